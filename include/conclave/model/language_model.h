@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "conclave/data/batch.h"
+#include "conclave/model/options.h"
+#include "conclave/moe/layer.h"
+#include "conclave/moe/registry.h"
+#include "conclave/ops/functions.h"
+
+namespace conclave::model {
+
+// Pre-norm block: x + attention(norm(x)), then x + feed-forward(norm(x)), dense or MoE.
+class Block : public nn::Module {
+ public:
+  Block(const ModelOptions& options, int64_t layer, const moe::Registry& registry, c10::ScalarType dtype);
+  at::Tensor run(const at::Tensor& x_BSD, const nn::AttentionInput& attention, moe::ForwardContext& context);
+
+ private:
+  std::shared_ptr<nn::RmsNorm> attention_norm_, mlp_norm_;
+  std::shared_ptr<nn::Attention> attention_;
+  std::shared_ptr<nn::SwiGluMlp> mlp_;
+  std::shared_ptr<moe::MoeLayer> moe_;
+};
+
+// Decoder-only language model. Legend: B sequences, S tokens, T = B * S, D model width, V vocabulary.
+class LanguageModel : public nn::Module {
+ public:
+  LanguageModel(const ModelOptions& options, int64_t vocab_size, const moe::Registry& registry, uint64_t seed,
+                c10::ScalarType dtype);
+
+  // Sum of next-token losses in nats over the batch's targets, and the per-token losses. Fills
+  // `context.tokens` and appends one trace per MoE layer.
+  ops::CrossEntropy loss(const data::Batch& batch, moe::ForwardContext& context);
+  // Logits of every position, [B, S, V].
+  at::Tensor logits(const data::Batch& batch, moe::ForwardContext& context);
+
+ private:
+  at::Tensor hidden(const data::Batch& batch, moe::ForwardContext& context);  // [B, S, D] after the last norm
+  const at::Tensor& head() const;
+
+  ModelOptions options_;
+  c10::ScalarType dtype_;
+  at::Tensor embedding_, head_;  // [V, D]
+  std::vector<std::shared_ptr<Block>> blocks_;
+  std::shared_ptr<nn::RmsNorm> norm_;
+};
+
+// The tokens of a batch as the units that routers see: padding is no unit, a document is a group.
+moe::UnitMap unit_map(const data::Batch& batch);
+
+}  // namespace conclave::model

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <vector>
+
+#include "conclave/config/fields.h"
+#include "conclave/nn/layers.h"
+
+namespace conclave::model {
+
+// `model.moe`: which layers are MoE layers, and of what.
+struct MoeOptions {
+  int64_t num_experts = 8;
+  int64_t moe_intermediate_size = 256;
+  int64_t first_k_dense_replace = 0;
+  int64_t decoder_sparse_step = 1;
+  std::optional<std::vector<int64_t>> layers = {};
+  int64_t num_shared_experts = 0;
+  std::optional<int64_t> shared_expert_intermediate_size = {};
+  bool shared_expert_gate = false;
+  bool allow_noncausal = false;
+  config::Plugin router = {.type = "topk", .options = {}};
+  std::vector<config::Plugin> aux_losses = {};
+  void fields(config::Fields& f);
+
+  // Inner width of all shared experts together; 0: none.
+  int64_t shared_width() const;
+};
+
+// `model`: a decoder-only transformer in the terms of a Hugging Face config.json.
+struct ModelOptions {
+  std::optional<int64_t> vocab_size = {};  // null: from the tokenizer
+  int64_t hidden_size = 256;
+  int64_t num_hidden_layers = 4;
+  int64_t num_attention_heads = 4;
+  int64_t num_key_value_heads = 4;
+  std::optional<int64_t> head_dim = {};
+  int64_t intermediate_size = 512;
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 10000.0;
+  nn::QkNorm qk_norm = nn::QkNorm::kNone;
+  bool tie_word_embeddings = false;
+  double initializer_range = 0.02;
+  std::optional<MoeOptions> moe = {};
+  void fields(config::Fields& f);
+
+  int64_t head_width() const { return head_dim.value_or(hidden_size / num_attention_heads); }
+  bool is_moe_layer(int64_t layer) const;
+};
+
+// Parameters and FLOPs out of the options alone; nothing is allocated.
+struct Accounting {
+  int64_t total_parameters = 0;
+  int64_t active_parameters = 0;  // used by one token
+  double flops_per_token = 0;     // forward and backward: 6 per active matrix parameter plus attention scores
+  int64_t training_state_bytes = 0;  // parameters, gradients and two moments
+};
+Accounting account(const ModelOptions& options, int64_t vocab_size, int64_t active_experts,
+                   int64_t seq_length, int64_t bytes_per_value);
+
+}  // namespace conclave::model

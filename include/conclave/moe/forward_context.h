@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+#include "conclave/core/random.h"
+#include "conclave/moe/routing_plan.h"
+
+namespace conclave::moe {
+
+enum class Phase { kTrain, kEval, kGenerate };
+
+// What losses, balance updaters and metrics read of one MoE layer. `tensors` are outputs of the recomputed
+// function; `plan` with its counts is taken once and replayed when a block is recomputed.
+struct RouterTrace {
+  int layer = 0;
+  at::Tensor logits_UE = {}, probs_UE = {};  // fp32 or wider, differentiable; undefined where a gate has none
+  std::map<std::string, at::Tensor> tensors =
+      {};  // further differentiable outputs, e.g. "noise_sigma", "selector"
+  RoutingPlan plan = {};
+};
+
+// Everything a forward needs beside x. The caller owns it, the layers never do; one per micro-batch.
+struct ForwardContext {
+  Phase phase = Phase::kTrain;
+  int64_t step = 0;       // optimizer step, for scheduled values
+  RandomKey random = {};  // seed and step of all random decisions of this forward
+  UnitMap tokens = {};    // tokens of the micro-batch; num_units == 0 and num_rows == 0: every row is a token
+  std::vector<RouterTrace> traces = {};  // appended by each MoE layer in order
+
+  // A context for a plain tensor of `rows` tokens in one sequence, for programs that have no padding or
+  // documents.
+  static ForwardContext plain(int64_t rows, Phase phase = Phase::kTrain);
+};
+
+}  // namespace conclave::moe

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+
+#include "conclave/moe/router.h"
+#include "conclave/nn/layers.h"
+#include "conclave/ops/expert_mlp.h"
+
+namespace conclave::moe {
+
+// A bank of E SwiGLU experts, stacked: w13 [E, 2F, D] (gate beside up), w2 [E, D, F].
+class SwiGluExperts : public nn::Module {
+ public:
+  SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, c10::ScalarType dtype);
+  at::Tensor run(const ops::Rows& rows, const at::Tensor& weights_A);  // [A, D], weighted
+  at::Tensor w13, w2;
+};
+
+// Moves rows to experts and back; the only class here that will know ranks. The local one moves nothing on
+// the way out (experts read through the row map) and sums on the way back.
+class Dispatcher {
+ public:
+  virtual ~Dispatcher() = default;
+  virtual ops::Rows dispatch(const SparsePlan& plan, const at::Tensor& x_UD) = 0;
+  virtual at::Tensor combine(const SparsePlan& plan, const at::Tensor& y_AD) = 0;  // [U, D]
+};
+std::unique_ptr<Dispatcher> make_local_dispatcher();
+
+struct SharedExpertOptions {
+  int64_t width = 0;  // inner width of all shared experts together; 0: none
+  bool gate = false;  // multiply by sigmoid(x w), as Qwen2-MoE
+};
+
+struct MoeLayerOptions {
+  int64_t width = 256;         // D
+  int64_t num_experts = 8;     // E
+  int64_t expert_width = 256;  // F
+  SharedExpertOptions shared = {};
+  int layer = 0;
+  c10::ScalarType dtype = c10::ScalarType::Float;
+};
+
+// y_t = sum_e w_te E_e(x_t) + shared(x_t). Executes every kind of plan.
+class MoeLayer : public nn::Module {
+ public:
+  MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> router);
+
+  // x [..., D] -> same shape; appends this layer's trace to the context. Padding rows give 0.
+  at::Tensor run(const at::Tensor& x, ForwardContext& context);
+  // For torch::nn::Sequential: every row is a token, the trace is dropped. Training or evaluation as the
+  // module says.
+  at::Tensor forward(const at::Tensor& x);
+
+ private:
+  at::Tensor execute(const RoutingPlan& plan, const at::Tensor& x_UD);
+  at::Tensor execute_sparse(const SparsePlan& plan, const at::Tensor& x_UD);
+  at::Tensor execute_slots(const SlotPlan& plan, const at::Tensor& x_UD);
+
+  MoeLayerOptions options_;
+  std::shared_ptr<Router> router_;
+  std::shared_ptr<SwiGluExperts> experts_;
+  std::shared_ptr<nn::SwiGluMlp> shared_experts_;
+  std::shared_ptr<nn::Linear> shared_gate_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+};
+
+}  // namespace conclave::moe

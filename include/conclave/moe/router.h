@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+
+#include "conclave/config/fields.h"
+#include "conclave/moe/forward_context.h"
+#include "conclave/nn/module.h"
+
+namespace conclave::moe {
+
+// What a router promises, as a function of its options; `config check` reads it without building anything.
+struct Caps {
+  bool causal = true;             // a token's routing does not depend on later tokens of its document
+  bool batch_independent = true;  // ... nor on other sequences of the micro-batch
+  bool whole_group = false;       // looks at all units of a group: its group must be one document
+};
+
+// What a router is built for.
+struct RouterShape {
+  int64_t width = 0;        // D
+  int64_t num_experts = 0;  // E
+  int layer = 0;            // index of the layer, keys its random numbers
+  c10::ScalarType dtype =
+      c10::ScalarType::Float;  // of the router's own arithmetic: fp32, or fp64 in fp64 models
+};
+
+// Decides who goes where. Knows no ranks, no losses, no optimizer. `route` is a pure function of (parameters,
+// inputs, random key): x_UD [U, D] holds the units only.
+class Router : public nn::Module {
+ public:
+  virtual RoutingPlan route(const at::Tensor& x_UD, const UnitMap& units, const ForwardContext& context,
+                            RouterTrace& trace) = 0;
+};
+
+struct RouterEntry : config::PluginInfo {
+  std::function<Caps(const config::AnyOptions&)> caps;
+  std::function<std::shared_ptr<Router>(const config::AnyOptions&, const RouterShape&)> make;
+};
+
+}  // namespace conclave::moe

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+// Legend: S source rows, U units (what is routed, e.g. tokens), A expert rows (kept pairs), N pairs, E
+// experts, D model width, F expert width.
+namespace conclave::ops {
+
+// Rows for experts without gathering them: row a of the experts' input is source row `row_source_A[a]`. Rows
+// are sorted by expert; expert e owns [expert_offsets[e], expert_offsets[e + 1]).
+struct Rows {
+  at::Tensor source_SD = {};                 // [S, D] floating, differentiable
+  at::Tensor row_source_A = {};              // [A] int32
+  std::vector<int64_t> expert_offsets = {};  // [E + 1]
+  // The inverse map, for the gradient of the source: rows_N[j], j in [source_offsets[s], source_offsets[s +
+  // 1]), are the rows made from source row s; -1 is skipped.
+  at::Tensor source_offsets_S1 = {};  // [S + 1] int32
+  at::Tensor rows_N = {};             // [N] int32
+
+  int64_t num_rows() const { return expert_offsets.back(); }
+  int64_t num_experts() const { return static_cast<int64_t>(expert_offsets.size()) - 1; }
+};
+
+// weights_A[a] * W2_e(silu(gate_e(x_a)) * up_e(x_a)) for every row a: a bank of SwiGLU experts.
+//   rows       see above
+//   weights_A  [A] same dtype as the rows: combine weight s of each row, differentiable
+//   w13_E2FD   [E, 2F, D]: gate rows beside up rows;  w2_EDF [E, D, F]
+//   returns    [A, D]
+// Saved for backward: source [S, D], pre-activations [A, 2F], weights [A] and the maps; neither the gathered
+// rows nor the experts' outputs: with dA' = dO W2^T the gradient of s is <dA', act> (the SonicMoE identity),
+// so 2SD + 4AF bytes in a two-byte dtype. An expert without rows gets exactly zero gradients. CPU, float or
+// double.
+at::Tensor expert_mlp(const Rows& rows, const at::Tensor& weights_A, const at::Tensor& w13_E2FD,
+                      const at::Tensor& w2_EDF);
+
+// out[u] = sum of rows_AD[row_of_pair_N[j]] for the pairs j in [unit_offsets[u], unit_offsets[u + 1]), in
+// that order; pairs with row -1 add nothing, a unit without rows gets 0. Saves only the maps.
+//   rows_AD [A, D]; unit_of_row_A [A] int32; unit_offsets_U1 [U + 1] int32; row_of_pair_N [N] int32; returns
+//   [U, D].
+at::Tensor combine_rows(const at::Tensor& rows_AD, const at::Tensor& unit_of_row_A,
+                        const at::Tensor& unit_offsets_U1, const at::Tensor& row_of_pair_N);
+
+// x [..., 2F] -> silu(first half) * second half, [..., F]; saves x only.
+at::Tensor swiglu(const at::Tensor& gate_up);
+
+}  // namespace conclave::ops

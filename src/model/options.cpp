@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/model/options.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace conclave::model {
+
+void MoeOptions::fields(config::Fields& f) {
+  f("num_experts", num_experts, "Routed experts per layer.")
+      .min(1)
+      .alias("num_local_experts")
+      .alias("n_routed_experts")
+      .alias("num_moe_experts");
+  f("moe_intermediate_size", moe_intermediate_size, "Inner width of one expert.")
+      .min(1)
+      .alias("moe_ffn_hidden_size");
+  f("first_k_dense_replace", first_k_dense_replace, "The first k layers are dense.").min(0);
+  f("decoder_sparse_step", decoder_sparse_step, "Of the others, every n-th layer is an MoE layer.").min(1);
+  f("layers", layers, "Explicit list of MoE layers (0-based); replaces the two keys above.");
+  f("num_shared_experts", num_shared_experts, "Experts that every token uses.")
+      .min(0)
+      .alias("n_shared_experts");
+  f("shared_expert_intermediate_size", shared_expert_intermediate_size,
+    "Inner width of all shared experts together; null: num_shared_experts * moe_intermediate_size.")
+      .min(1)
+      .only_if([this] { return num_shared_experts > 0; }, "num_shared_experts is 0");
+  f("shared_expert_gate", shared_expert_gate, "Multiply the shared experts by a learned sigmoid gate.")
+      .only_if([this] { return num_shared_experts > 0; }, "num_shared_experts is 0");
+  f("allow_noncausal", allow_noncausal,
+    "Accept a router that looks at later tokens although the model predicts them.");
+  f.plugin("router", router, "routers", "Who goes to which expert.");
+  f.plugins("aux_losses", aux_losses, "aux_losses", "Terms added to the objective for every MoE layer.");
+}
+
+int64_t MoeOptions::shared_width() const {
+  return shared_expert_intermediate_size.value_or(num_shared_experts * moe_intermediate_size);
+}
+
+void ModelOptions::fields(config::Fields& f) {
+  f("vocab_size", vocab_size, "Rows of the embedding; null: the tokenizer's.").min(1);
+  f("hidden_size", hidden_size, "Model width.").min(1);
+  f("num_hidden_layers", num_hidden_layers, "Transformer blocks.").min(1);
+  f("num_attention_heads", num_attention_heads, "Query heads.").min(1);
+  f("num_key_value_heads", num_key_value_heads,
+    "Key and value heads; fewer than query heads: grouped-query attention.")
+      .min(1);
+  f("head_dim", head_dim, "Width of a head; null: hidden_size / num_attention_heads.").min(2);
+  f("intermediate_size", intermediate_size, "Inner width of dense layers.").min(1);
+  f("rms_norm_eps", rms_norm_eps, "Added to the mean square in every norm.").positive();
+  f("rope_theta", rope_theta, "Base of the rotary position angles.").positive();
+  f("qk_norm", qk_norm,
+    {{"none", nn::QkNorm::kNone}, {"head", nn::QkNorm::kHead}, {"full", nn::QkNorm::kFull}},
+    "RMSNorm of queries and keys: per head, or over all heads.");
+  f("tie_word_embeddings", tie_word_embeddings, "The head uses the embedding's matrix.");
+  f("initializer_range", initializer_range, "Standard deviation of the initial matrices.").positive();
+  f("moe", moe, "MoE layers; absent: a dense model.");
+  f.check([this](config::Check& check) {
+    if (num_attention_heads % num_key_value_heads != 0) {
+      check.error("num_key_value_heads",
+                  fmt::format("{} query heads cannot share {} key/value heads evenly", num_attention_heads,
+                              num_key_value_heads),
+                  "use a divisor of num_attention_heads");
+    }
+    if (!head_dim && hidden_size % num_attention_heads != 0) {
+      check.error(
+          "num_attention_heads",
+          fmt::format("hidden_size {} is not divisible by {} heads", hidden_size, num_attention_heads),
+          "set head_dim, or change one of the two");
+    }
+    if (head_width() % 2 != 0) {
+      check.error("head_dim", fmt::format("rotary positions need an even head width, got {}", head_width()),
+                  "choose an even head_dim");
+    }
+    if (!moe || !moe->layers) return;
+    for (const int64_t layer : *moe->layers) {
+      if (layer < 0 || layer >= num_hidden_layers) {
+        check.error("moe.layers", fmt::format("layer {} does not exist", layer),
+                    fmt::format("layers are 0 to {}", num_hidden_layers - 1));
+      }
+    }
+  });
+}
+
+bool ModelOptions::is_moe_layer(int64_t layer) const {
+  if (!moe) return false;
+  if (moe->layers) return std::find(moe->layers->begin(), moe->layers->end(), layer) != moe->layers->end();
+  return layer >= moe->first_k_dense_replace && (layer + 1) % moe->decoder_sparse_step == 0;
+}
+
+Accounting account(const ModelOptions& o, int64_t vocab_size, int64_t active_experts, int64_t seq_length,
+                   int64_t bytes_per_value) {
+  const int64_t width = o.hidden_size, head = o.head_width();
+  const int64_t attention = width * head * (2 * o.num_attention_heads + 2 * o.num_key_value_heads);
+  int64_t norms = width, matrices = 0, active_matrices = 0;
+  for (int64_t layer = 0; layer < o.num_hidden_layers; ++layer) {
+    norms += 2 * width;
+    if (o.qk_norm == nn::QkNorm::kHead) norms += 2 * head;
+    if (o.qk_norm == nn::QkNorm::kFull) norms += head * (o.num_attention_heads + o.num_key_value_heads);
+    matrices += attention;
+    active_matrices += attention;
+    if (!o.is_moe_layer(layer)) {
+      matrices += 3 * width * o.intermediate_size;
+      active_matrices += 3 * width * o.intermediate_size;
+      continue;
+    }
+    const int64_t expert = 3 * width * o.moe->moe_intermediate_size;
+    const int64_t always = width * o.moe->num_experts + 3 * width * o.moe->shared_width() +
+                           (o.moe->shared_expert_gate ? width : 0);
+    matrices += always + expert * o.moe->num_experts;
+    active_matrices += always + expert * active_experts;
+  }
+  const int64_t embedding = vocab_size * width;
+  Accounting result;
+  result.total_parameters = matrices + norms + embedding * (o.tie_word_embeddings ? 1 : 2);
+  result.active_parameters = active_matrices + norms + embedding * (o.tie_word_embeddings ? 1 : 2);
+  // Head counted as a matrix, look-up of the embedding not; scores and weighted values of attention over the
+  // window.
+  result.flops_per_token =
+      6.0 * static_cast<double>(active_matrices + embedding) +
+      12.0 * static_cast<double>(o.num_hidden_layers * o.num_attention_heads * head * seq_length);
+  result.training_state_bytes = result.total_parameters * 4 * bytes_per_value;
+  return result;
+}
+
+}  // namespace conclave::model

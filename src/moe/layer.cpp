@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/moe/layer.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <fmt/format.h>
+
+#include "conclave/core/error.h"
+
+namespace conclave::moe {
+
+SwiGluExperts::SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, c10::ScalarType dtype) {
+  const auto part = [](const char* name, int64_t begin, int64_t size) {
+    return nn::ParamTag::Part{.logical_name = name, .dim = 0, .begin = begin, .size = size};
+  };
+  w13 = register_tagged(
+      "w13", at::empty({num_experts, 2 * inner, width}, dtype),
+      {.role = nn::ParamRole::kExpert,
+       .parts = {part("{expert}.gate_proj.weight", 0, inner), part("{expert}.up_proj.weight", inner, inner)},
+       .expert_dim = 0,
+       .reduce_group = "expert_data"});
+  w2 = register_tagged("w2", at::empty({num_experts, width, inner}, dtype),
+                       {.role = nn::ParamRole::kExpert,
+                        .parts = {part("{expert}.down_proj.weight", 0, width)},
+                        .expert_dim = 0,
+                        .reduce_group = "expert_data"});
+}
+at::Tensor SwiGluExperts::run(const ops::Rows& rows, const at::Tensor& weights_A) {
+  return ops::expert_mlp(rows, weights_A, w13, w2);
+}
+
+namespace {
+
+class LocalDispatcher : public Dispatcher {
+ public:
+  ops::Rows dispatch(const SparsePlan& plan, const at::Tensor& x_UD) override {
+    return {.source_SD = x_UD,
+            .row_source_A = unit_of_row(plan),
+            .expert_offsets = plan.expert_offsets,
+            .source_offsets_S1 = plan.unit_offsets_U1,
+            .rows_N = plan.row_of_pair_N};
+  }
+  at::Tensor combine(const SparsePlan& plan, const at::Tensor& y_AD) override {
+    return ops::combine_rows(y_AD, unit_of_row(plan), plan.unit_offsets_U1, plan.row_of_pair_N);
+  }
+
+ private:
+  static at::Tensor unit_of_row(const SparsePlan& plan) {
+    return plan.unit_N.index_select(0, plan.pair_of_row_A);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Dispatcher> make_local_dispatcher() {
+  return std::make_unique<LocalDispatcher>();
+}
+
+ForwardContext ForwardContext::plain(int64_t rows, Phase phase) {
+  ForwardContext context;
+  context.phase = phase;
+  context.tokens = {.num_rows = rows,
+                    .num_units = rows,
+                    .sequence_of_unit_U = at::zeros({rows}, at::kLong),
+                    .group_of_unit_U = at::zeros({rows}, at::kLong),
+                    .global_id_U = at::arange(rows, at::kLong),
+                    .num_sequences = 1};
+  return context;
+}
+
+MoeLayer::MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> router)
+    : options_(options), router_(std::move(router)), dispatcher_(make_local_dispatcher()) {
+  register_module("router", router_);
+  experts_ = register_module("experts", std::make_shared<SwiGluExperts>(options.num_experts, options.width,
+                                                                        options.expert_width, options.dtype));
+  if (options.shared.width > 0) {
+    shared_experts_ =
+        register_module("shared_experts",
+                        std::make_shared<nn::SwiGluMlp>(options.width, options.shared.width, options.dtype));
+    if (options.shared.gate) {
+      shared_gate_ = register_module("shared_expert_gate",
+                                     std::make_shared<nn::Linear>(options.width, 1, options.dtype));
+    }
+  }
+}
+
+at::Tensor MoeLayer::forward(const at::Tensor& x) {
+  auto context =
+      ForwardContext::plain(x.numel() / options_.width, is_training() ? Phase::kTrain : Phase::kEval);
+  return run(x, context);
+}
+
+at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
+  CONCLAVE_CHECK(
+      x.dim() >= 1 && x.size(-1) == options_.width,
+      fmt::format("MoeLayer: expected [..., {}], got last dimension {}", options_.width, x.size(-1)));
+  const auto x_RD = x.reshape({-1, options_.width});
+  const auto& tokens = context.tokens;
+  CONCLAVE_CHECK(
+      tokens.num_rows == x_RD.size(0),
+      fmt::format("MoeLayer: the context describes {} rows, x has {}", tokens.num_rows, x_RD.size(0)));
+  const bool padded = tokens.row_of_unit_U.defined();
+  const auto x_UD = padded ? x_RD.index_select(0, tokens.row_of_unit_U) : x_RD;
+
+  RouterTrace trace{.layer = options_.layer};
+  trace.plan = router_->route(x_UD, tokens, context, trace);
+  auto y_UD = execute(trace.plan, x_UD);
+  context.traces.push_back(std::move(trace));
+  if (shared_experts_) {
+    auto shared = shared_experts_->forward(x_UD);
+    if (shared_gate_) shared = shared.mul(shared_gate_->forward(x_UD).sigmoid());
+    y_UD = y_UD.add(shared);
+  }
+  if (!padded) return y_UD.view(x.sizes());
+  return at::zeros_like(x_RD).index_copy(0, tokens.row_of_unit_U, y_UD).view(x.sizes());
+}
+
+at::Tensor MoeLayer::execute(const RoutingPlan& plan, const at::Tensor& x_UD) {
+  if (const auto* sparse = std::get_if<SparsePlan>(&plan.body)) return execute_sparse(*sparse, x_UD);
+  if (const auto* mix = std::get_if<MixPlan>(&plan.body)) {
+    return execute_sparse(to_sparse(*mix, plan.num_experts), x_UD);
+  }
+  return execute_slots(std::get<SlotPlan>(plan.body), x_UD);
+}
+
+at::Tensor MoeLayer::execute_sparse(const SparsePlan& plan, const at::Tensor& x_UD) {
+  const auto weights_A = plan.weight_N.index_select(0, plan.pair_of_row_A).to(x_UD.scalar_type());
+  return dispatcher_->combine(plan, experts_->run(dispatcher_->dispatch(plan, x_UD), weights_A));
+}
+
+at::Tensor MoeLayer::execute_slots(const SlotPlan& plan, const at::Tensor& x_UD) {
+  const int64_t groups = plan.dispatch_GML.size(0), members = plan.dispatch_GML.size(1),
+                slots = plan.dispatch_GML.size(2), width = x_UD.size(1);
+  const auto unit = plan.unit_of_group_GM.reshape({-1});
+  const auto present = unit.ge(0).to(x_UD.scalar_type()).unsqueeze(1);
+  const auto x_GMD = x_UD.index_select(0, unit.clamp_min(0)).mul(present).view({groups, members, width});
+  const auto mixed_GLD = at::bmm(plan.dispatch_GML.to(x_UD.scalar_type()).transpose(1, 2), x_GMD);
+
+  // Every (group, slot) is a unit with exactly one expert and weight 1, so the sparse executor runs the
+  // experts.
+  const auto slot_unit = at::arange(groups * slots, at::kInt);
+  const auto plan_of_slots =
+      make_sparse_plan(groups * slots, options_.num_experts, slot_unit, plan.slot_expert_L.repeat({groups}),
+                       at::zeros({groups * slots}, at::kInt), at::ones({groups * slots}, x_UD.options()), {});
+  const auto y_GLD =
+      execute_sparse(plan_of_slots, mixed_GLD.reshape({-1, width})).view({groups, slots, width});
+  const auto y_GMD = at::bmm(plan.combine_GML.to(x_UD.scalar_type()), y_GLD).reshape({-1, width});
+  const auto members_present = unit.ge(0).nonzero().squeeze(1);
+  return at::zeros_like(x_UD).index_copy(0, unit.index_select(0, members_present),
+                                         y_GMD.index_select(0, members_present));
+}
+
+}  // namespace conclave::moe

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/moe/routing_plan.h"
+
+#include <ATen/ops/bincount.h>
+#include <ATen/ops/zeros.h>
+
+#include "conclave/ops/functions.h"
+
+namespace conclave::moe {
+
+SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor unit_N, at::Tensor expert_N,
+                            at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N) {
+  auto sorted = ops::sort_pairs_by_expert(expert_N, kept_N, num_experts);
+  SparsePlan plan;
+  plan.requested_E = at::bincount(expert_N, {}, num_experts);
+  plan.kept_E = at::bincount(expert_N.index_select(0, sorted.pair_of_row_A), {}, num_experts);
+  plan.unit_offsets_U1 = at::zeros({num_units + 1}, at::kInt);
+  plan.unit_offsets_U1.narrow(0, 1, num_units).copy_(at::bincount(unit_N, {}, num_units).cumsum(0));
+  plan.unit_N = std::move(unit_N);
+  plan.expert_N = std::move(expert_N);
+  plan.choice_N = std::move(choice_N);
+  plan.weight_N = std::move(weight_N);
+  plan.row_of_pair_N = std::move(sorted.row_of_pair_N);
+  plan.pair_of_row_A = std::move(sorted.pair_of_row_A);
+  plan.expert_offsets = std::move(sorted.expert_offsets);
+  return plan;
+}
+
+SparsePlan to_sparse(const MixPlan& plan, int64_t num_experts) {
+  const int64_t num_units = plan.weight_UE.size(0);
+  const auto position = plan.weight_UE.detach().reshape({-1}).nonzero().squeeze(1);
+  const auto unit = position.div(num_experts, "floor");
+  const auto expert = position.sub(unit.mul(num_experts));
+  return make_sparse_plan(num_units, num_experts, unit.to(at::kInt), expert.to(at::kInt), expert.to(at::kInt),
+                          plan.weight_UE.reshape({-1}).index_select(0, position), {});
+}
+
+}  // namespace conclave::moe

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/nn/module.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
+
+namespace conclave::nn {
+
+at::Tensor Module::register_tagged(const std::string& name, at::Tensor value, ParamTag tag) {
+  tags_.emplace(name, std::move(tag));
+  return register_parameter(name, std::move(value));
+}
+
+std::vector<TaggedParameter> tagged_parameters(const torch::nn::Module& root) {
+  std::vector<TaggedParameter> found;
+  const auto visit = [&](const torch::nn::Module& module, const std::string& prefix) {
+    const auto* tagged = dynamic_cast<const Module*>(&module);
+    for (const auto& item : module.named_parameters(/*recurse=*/false)) {
+      ParamTag tag{.role = item.value().dim() > 1 ? ParamRole::kMatrix : ParamRole::kBias};
+      if (tagged) {
+        const auto it = tagged->tags().find(item.key());
+        if (it != tagged->tags().end()) tag = it->second;
+      }
+      found.push_back({prefix + item.key(), item.value(), std::move(tag)});
+    }
+  };
+  visit(root, "");
+  for (const auto& item : root.named_modules("", /*include_self=*/false))
+    visit(*item.value(), item.key() + ".");
+  return found;
+}
+
+namespace {
+
+uint64_t name_hash(const std::string& name) {  // FNV-1a
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash;
+}
+
+void fill_normal(const at::Tensor& tensor, double range, const RandomKey& key) {
+  auto values = at::empty(tensor.sizes(), tensor.options().dtype(at::kDouble).device(at::kCPU));
+  double* out = values.data_ptr<double>();
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    out[i] = range * key.normal(RandomStream::kInit, 0, static_cast<uint64_t>(i));
+  }
+  tensor.copy_(values);
+}
+
+}  // namespace
+
+void initialise(torch::nn::Module& root, double range, uint64_t seed) {
+  const c10::NoGradGuard no_grad;
+  for (const auto& parameter : tagged_parameters(root)) {
+    if (parameter.tag.role == ParamRole::kNorm) {
+      parameter.tensor.fill_(1);
+    } else if (parameter.tag.role == ParamRole::kBias) {
+      parameter.tensor.zero_();
+    } else {
+      fill_normal(parameter.tensor, range, {.seed = mix64(seed) ^ name_hash(parameter.name)});
+    }
+  }
+}
+
+}  // namespace conclave::nn

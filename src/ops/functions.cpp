@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/ops/functions.h"
+
+#include <algorithm>
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "conclave/core/error.h"
+#include "routing.h"
+
+namespace conclave::ops {
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const auto wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+  const auto scale = at::rsqrt(wide.mul(wide).mean(-1, true).add(eps));
+  return wide.mul(scale).to(x.scalar_type()).mul(weight);
+}
+
+at::Tensor rope(const at::Tensor& x_BHSP, const at::Tensor& cos, const at::Tensor& sin) {
+  const int64_t half = x_BHSP.size(-1) / 2;
+  const auto first = x_BHSP.narrow(-1, 0, half);
+  const auto second = x_BHSP.narrow(-1, half, half);
+  return at::cat({first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin))}, -1);
+}
+
+namespace {
+
+struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x_TD,
+                                                const at::Tensor& weight_VD, const at::Tensor& target_T,
+                                                int64_t chunk) {
+    const int64_t num_tokens = x_TD.size(0);
+    auto d_x = at::zeros_like(x_TD);
+    auto d_w = at::zeros_like(weight_VD);
+    auto loss_T = at::zeros({num_tokens}, x_TD.options());
+    for (int64_t first = 0; first < num_tokens; first += chunk) {
+      const int64_t count = std::min(chunk, num_tokens - first);
+      const auto x = x_TD.narrow(0, first, count);
+      const auto target = target_T.narrow(0, first, count);
+      const auto has_target = target.ge(0).to(x_TD.scalar_type());
+      const auto safe_target = target.clamp_min(0).unsqueeze(1);
+      auto log_p = x.mm(weight_VD.t()).log_softmax(-1);
+      loss_T.narrow(0, first, count).copy_(log_p.gather(1, safe_target).squeeze(1).neg().mul(has_target));
+      auto d_logits = log_p.exp_();  // softmax - onehot, only where there is a target
+      d_logits.scatter_add_(1, safe_target, at::zeros_like(safe_target, x_TD.options()).sub(1));
+      d_logits.mul_(has_target.unsqueeze(1));
+      d_x.narrow(0, first, count).copy_(d_logits.mm(weight_VD));
+      d_w.addmm_(d_logits.t(), x);
+    }
+    ctx->save_for_backward({d_x, d_w});
+    ctx->mark_non_differentiable({loss_T});
+    return {loss_T.sum(), loss_T};
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    return {saved[0].mul(grads[0]), saved[1].mul(grads[0]), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+CrossEntropy linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weight_VD,
+                                  const at::Tensor& target_T, int64_t chunk) {
+  CONCLAVE_CHECK(x_TD.dim() == 2 && weight_VD.dim() == 2 && x_TD.size(1) == weight_VD.size(1) &&
+                     target_T.dim() == 1 && target_T.size(0) == x_TD.size(0),
+                 "linear_cross_entropy: expected x [T, D], weight [V, D], target [T]");
+  if (target_T.numel() > 0) {
+    const auto largest = target_T.max().item<int64_t>();
+    CONCLAVE_CHECK(largest < weight_VD.size(0),
+                   fmt::format("linear_cross_entropy: target {} is outside the vocabulary of {}", largest,
+                               weight_VD.size(0)));
+  }
+  auto out = LinearCrossEntropy::apply(x_TD, weight_VD, target_T, chunk);
+  return {out[0], out[1]};
+}
+
+at::Tensor select_top_k(const at::Tensor& scores_UE, int64_t k) {
+  const auto scores = scores_UE.detach().contiguous();
+  const int64_t num_experts = scores.size(1);
+  CONCLAVE_CHECK(k >= 1 && k <= num_experts,
+                 fmt::format("select_top_k: k = {} of {} experts", k, num_experts));
+  auto chosen = at::empty({scores.size(0), k}, scores.options().dtype(at::kInt));
+  AT_DISPATCH_FLOATING_TYPES(scores.scalar_type(), "select_top_k", [&] {
+    at::parallel_for(0, scores.size(0), 256, [&](int64_t begin, int64_t end) {
+      kernels::select_top_k(scores.const_data_ptr<scalar_t>(), chosen.data_ptr<int32_t>(), num_experts, k,
+                            begin, end);
+    });
+  });
+  return chosen;
+}
+
+SortedPairs sort_pairs_by_expert(const at::Tensor& expert_N, const at::Tensor& kept_N, int64_t num_experts) {
+  SortedPairs sorted;
+  const int64_t n = expert_N.numel();
+  CONCLAVE_CHECK(n < INT32_MAX, "sort_pairs_by_expert: more than 2^31 pairs in one micro-batch");
+  sorted.expert_offsets.resize(static_cast<size_t>(num_experts) + 1);
+  sorted.row_of_pair_N = at::empty({n}, expert_N.options());
+  auto pair_of_row = at::empty({n}, expert_N.options());
+  const int64_t rows = kernels::sort_pairs_by_expert(
+      expert_N.const_data_ptr<int32_t>(), kept_N.defined() ? kept_N.const_data_ptr<uint8_t>() : nullptr, n,
+      num_experts, sorted.expert_offsets.data(), pair_of_row.data_ptr<int32_t>(),
+      sorted.row_of_pair_N.data_ptr<int32_t>());
+  sorted.pair_of_row_A = pair_of_row.narrow(0, 0, rows);
+  return sorted;
+}
+
+}  // namespace conclave::ops
