@@ -42,6 +42,7 @@ function(conclave_room name)
   endif()
   if(arg_OPENMP)   # at::parallel_for is silently sequential in a file compiled without it
     target_compile_options(conclave_${name} PRIVATE -fopenmp)
+    target_link_options(conclave_${name} PUBLIC -fopenmp)
   endif()
 endfunction()
 
