@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <utility>
+
 #include <fmt/format.h>
 
 #include "conclave/config/node.h"
@@ -8,27 +11,15 @@ namespace conclave::config {
 
 namespace {
 
-std::string quoted(const std::string& text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      out += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
+// A plain scalar means what its text says (a number, a boolean), so it is quoted only where it could not
+// stand otherwise; a string is quoted wherever it could be read as something else.
+std::string emit_scalar(const Node& node) {
+  const bool needs = node.quoted ? needs_quotes(node.text) : !is_safe_plain(node.text);
+  return needs ? quote(node.text) : node.text;
 }
 
-std::string emit_scalar(const Node& node) {
-  return node.quoted && needs_quotes(node.text) ? quoted(node.text) : node.text;
+std::string emit_key(const std::string& key) {
+  return needs_quotes(key) ? quote(key) : key;
 }
 
 std::string place_of(const Origin& origin) {
@@ -37,32 +28,57 @@ std::string place_of(const Origin& origin) {
   return fmt::format("{}:{}:{}", origin.source->name, origin.line, origin.column);
 }
 
+// Whether the node takes lines of its own: a map with entries, or a list that holds one.
 bool is_block(const Node& node) {
-  if (node.kind == Node::Kind::kMap) return !node.entries.empty();
-  if (node.kind != Node::Kind::kList) return false;
-  for (const auto& item : node.items) {
-    if (item.kind == Node::Kind::kMap) return true;
-  }
-  return false;
+  return !node.entries.empty() || std::any_of(node.items.begin(), node.items.end(), is_block);
 }
 
-void emit_block(const Node& node, int indent, bool origins, std::string& out) {
-  const std::string pad(static_cast<size_t>(indent), ' ');
-  if (node.kind == Node::Kind::kMap) {
+struct BlockWriter {
+  bool origins = false;
+  std::string out = {};
+
+  void leaf(const Node& node) {
+    out += emit_yaml_inline(node);
+    if (origins) out += "  # " + place_of(node.origin);
+    out += '\n';
+  }
+
+  // `first_pad` is what stands before the first line: a list's "- " replaces two spaces of indentation.
+  void write(const Node& node, int indent, std::string first_pad) {
+    const std::string pad(static_cast<size_t>(indent), ' ');
     for (const auto& entry : node.entries) {
+      out += std::exchange(first_pad, pad) + emit_key(entry.key) + ":";
       if (is_block(entry.value)) {
-        out += fmt::format("{}{}:\n", pad, entry.key);
-        emit_block(entry.value, indent + 2, origins, out);
+        out += '\n';
+        write(entry.value, indent + 2, pad + "  ");
       } else {
-        out += fmt::format("{}{}: {}{}\n", pad, entry.key, emit_yaml_inline(entry.value),
-                           origins ? fmt::format("  # {}", place_of(entry.value.origin)) : "");
+        out += ' ';
+        leaf(entry.value);
       }
     }
-    return;
+    for (const auto& item : node.items) {
+      out += std::exchange(first_pad, pad);
+      if (!item.entries.empty()) {
+        write(item, indent + 2, "- ");
+      } else if (is_block(item)) {
+        out += "-\n";
+        write(item, indent + 2, pad + "  ");
+      } else {
+        out += "- ";
+        leaf(item);
+      }
+    }
   }
-  for (const auto& item : node.items) {
-    out += fmt::format("{}- {}\n", pad, emit_yaml_inline(item));
+};
+
+std::string emit_document(const Node& node, bool origins) {
+  BlockWriter writer{.origins = origins};
+  if (is_block(node)) {
+    writer.write(node, 0, "");
+  } else {
+    writer.leaf(node);
   }
+  return writer.out;
 }
 
 }  // namespace
@@ -79,22 +95,18 @@ std::string emit_yaml_inline(const Node& node) {
       return "[" + out + "]";
     case Node::Kind::kMap:
       for (const auto& e : node.entries)
-        out += (out.empty() ? "" : ", ") + e.key + ": " + emit_yaml_inline(e.value);
+        out += (out.empty() ? "" : ", ") + emit_key(e.key) + ": " + emit_yaml_inline(e.value);
       return "{" + out + "}";
   }
   return out;
 }
 
 std::string emit_yaml(const Node& node) {
-  std::string out;
-  emit_block(node, 0, false, out);
-  return out;
+  return emit_document(node, false);
 }
 
 std::string emit_yaml_with_origins(const Node& node) {
-  std::string out;
-  emit_block(node, 0, true, out);
-  return out;
+  return emit_document(node, true);
 }
 
 }  // namespace conclave::config

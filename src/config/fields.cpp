@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/config/fields.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
-#include "conclave/config/scalars.h"
 #include "conclave/config/value_io.h"
+#include "conclave/core/error.h"
 
 namespace conclave::config {
 
@@ -52,7 +54,11 @@ Field& Fields::add(std::string name, std::string doc, std::string type) {
     field.read = [&member](const Node& node, const std::string& path, Problems& problems) { \
       read_value(node, path, problems, member);                                             \
     };                                                                                      \
-    field.write = [&member] { return write_value(member); };                                \
+    field.write = [&member](const Node* written) {                                          \
+      Node node = write_value(member);                                                      \
+      take_origins(node, written);                                                          \
+      return node;                                                                          \
+    };                                                                                      \
     return field;                                                                           \
   }
 
@@ -76,105 +82,20 @@ CONCLAVE_FIELD(StringMap, "map of strings", false)
 Field& Fields::enumeration(std::string name, std::vector<std::string> spellings, std::string doc,
                            std::function<size_t()> get, std::function<void(size_t)> set) {
   Field& field = add(std::move(name), std::move(doc), "one of");
-  field.choices = spellings;
+  field.choices = spellings;  // the reader checks them, with a suggestion
   field.read = [spellings, set](const Node& node, const std::string& path, Problems& problems) {
-    for (size_t i = 0; i < spellings.size(); ++i) {
-      if (node.kind == Node::Kind::kScalar && node.text == spellings[i]) return set(i);
+    if (node.kind != Node::Kind::kScalar) {
+      return add_wrong_type(node, path, problems, "one word",
+                            fmt::format("choices: {}", fmt::join(spellings, ", ")));
     }
-    problems.add(node.origin,
-                 fmt::format("{}: {}", path, unknown_name("value", emit_yaml_inline(node), spellings)), "");
+    const auto found = std::find(spellings.begin(), spellings.end(), node.text);
+    if (found != spellings.end()) set(static_cast<size_t>(found - spellings.begin()));
   };
-  field.write = [spellings, get] { return Node::scalar(spellings.at(get()), true); };
-  return field;
-}
-
-Field& Fields::section(std::string name, std::string doc, std::function<void(Fields&)> declare) {
-  Field& field = add(std::move(name), std::move(doc), "section");
-  field.shape = Field::Shape::kSection;
-  const Tables* tables = tables_;
-  field.declare_nested = declare;
-  field.read = [declare, tables](const Node& node, const std::string& path, Problems& problems) {
-    read_fields(declare, tables, node, path, problems);
-  };
-  field.write = [declare, tables] { return dump_fields(declare, tables, nullptr); };
-  return field;
-}
-
-Field& Fields::optional_section(std::string name, std::string doc, std::function<bool()> has,
-                                std::function<void(bool)> set, std::function<void(Fields&)> declare) {
-  Field& field = add(std::move(name), std::move(doc), "section");
-  field.shape = Field::Shape::kSection;
-  field.nullable = true;
-  field.declare_nested = declare;
-  const Tables* tables = tables_;
-  field.read = [declare, tables, set](const Node& node, const std::string& path, Problems& problems) {
-    set(node.kind != Node::Kind::kNull);
-    if (node.kind != Node::Kind::kNull) read_fields(declare, tables, node, path, problems);
-  };
-  field.write = [declare, tables, has] { return has() ? dump_fields(declare, tables, nullptr) : Node{}; };
-  return field;
-}
-
-Field& Fields::section_list(std::string name, std::string doc, std::function<size_t()> size,
-                            std::function<void(size_t)> resize,
-                            std::function<void(size_t, Fields&)> declare) {
-  Field& field = add(std::move(name), std::move(doc), "list of sections");
-  field.shape = Field::Shape::kSectionList;
-  const Tables* tables = tables_;
-  field.read = [=](const Node& node, const std::string& path, Problems& problems) {
-    if (node.kind != Node::Kind::kList) {
-      problems.add(node.origin, fmt::format("{}: expected a list of sections", path),
-                   "write '- {...}' items");
-      return;
-    }
-    resize(0);
-    resize(node.items.size());
-    for (size_t i = 0; i < node.items.size(); ++i) {
-      read_fields([&](Fields& f) { declare(i, f); }, tables, node.items[i], fmt::format("{}.{}", path, i),
-                  problems);
-    }
-  };
-  field.write = [=] {
-    std::vector<Node> items;
-    for (size_t i = 0; i < size(); ++i) {
-      items.push_back(dump_fields([&](Fields& f) { declare(i, f); }, tables, nullptr));
-    }
-    return Node::list(std::move(items));
-  };
-  return field;
-}
-
-Field& Fields::plugin(std::string name, Plugin& member, std::string kind, std::string doc) {
-  Field& field = add(std::move(name), std::move(doc), "plug-in");
-  field.shape = Field::Shape::kPlugin;
-  field.table = kind;
-  const Tables* tables = tables_;
-  field.read = [&member, tables, kind](const Node& node, const std::string& path, Problems& problems) {
-    read_plugin(node, path, problems, tables, kind, member);
-  };
-  field.write = [&member, tables] { return write_plugin(member, tables); };
-  return field;
-}
-
-Field& Fields::plugins(std::string name, std::vector<Plugin>& member, std::string kind, std::string doc) {
-  Field& field = add(std::move(name), std::move(doc), "list of plug-ins");
-  field.shape = Field::Shape::kPluginList;
-  field.table = kind;
-  const Tables* tables = tables_;
-  field.read = [&member, tables, kind](const Node& node, const std::string& path, Problems& problems) {
-    if (node.kind != Node::Kind::kList) {
-      problems.add(node.origin, fmt::format("{}: expected a list", path), "write '- {type: ...}' items");
-      return;
-    }
-    member.assign(node.items.size(), Plugin{});
-    for (size_t i = 0; i < node.items.size(); ++i) {
-      read_plugin(node.items[i], fmt::format("{}.{}", path, i), problems, tables, kind, member[i]);
-    }
-  };
-  field.write = [&member, tables] {
-    std::vector<Node> items;
-    for (auto& plugin : member) items.push_back(write_plugin(plugin, tables));
-    return Node::list(std::move(items));
+  field.write = [spellings, get](const Node* written) {
+    CONCLAVE_CHECK(get() < spellings.size(), "an enumeration holds a value that has no spelling");
+    Node node = Node::scalar(spellings[get()], true);
+    take_origins(node, written);
+    return node;
   };
   return field;
 }

@@ -1,176 +1,227 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only file that knows yaml-cpp. It loads one value where YAML allows much more: what a configuration
-// file does not need (anchors, merge keys, tags, several documents) is refused with its position instead of
-// half understood.
+// The only file that knows yaml-cpp. The tree is built from the event stream, because the loaded tree of
+// yaml-cpp hides what has to be refused with its position (duplicate keys, aliases, tags, further documents)
+// instead of being half understood.
+#include "conclave/config/parse.h"
+
+#include <algorithm>
+#include <optional>
 #include <sstream>
 
 #include <yaml-cpp/eventhandler.h>
-#include <yaml-cpp/yaml.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
 
 #include <fmt/format.h>
 
 #include "conclave/config/load.h"
-#include "conclave/config/problems.h"
+#include "conclave/config/utf8.h"
 
 namespace conclave::config {
 
 namespace {
 
-constexpr size_t kMaxBytes = 1 << 20;
-constexpr int kMaxDepth = 64;
+constexpr size_t kMaxDepth = 100;
 
-// Byte offset of the first invalid UTF-8 sequence, or npos.
-size_t invalid_utf8(const std::string& text) {
-  size_t i = 0;
-  while (i < text.size()) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    const int extra = c < 0x80 ? 0 : (c >> 5) == 6 ? 1 : (c >> 4) == 14 ? 2 : (c >> 3) == 30 ? 3 : -1;
-    if (extra < 0 || c == 0xC0 || c == 0xC1 || c > 0xF4) return i;
-    for (int k = 1; k <= extra; ++k) {
-      if (i + k >= text.size() || (static_cast<unsigned char>(text[i + k]) >> 6) != 2) return i;
-    }
-    i += 1 + static_cast<size_t>(extra);
-  }
-  return std::string::npos;
-}
+// Thrown (and caught here) when reading on makes no sense; the reason is already a problem.
+struct StopParsing {};
 
-Origin origin_of(const std::shared_ptr<const Source>& source, const YAML::Mark& mark, size_t length) {
-  return {.source = source,
-          .line = mark.line + 1,
-          .column = mark.column + 1,
-          .length = static_cast<int>(std::max<size_t>(length, 1))};
-}
-
-class Converter {
+class TreeBuilder : public YAML::EventHandler {
  public:
-  Converter(std::shared_ptr<const Source> source, Problems& problems)
-      : source_(std::move(source)), problems_(problems) {}
+  TreeBuilder(std::shared_ptr<const Source> source, size_t begin, Problems& problems)
+      : source_(std::move(source)), begin_(begin), problems_(problems) {}
 
-  Node convert(const YAML::Node& yaml, int depth) {
+  std::optional<Node> take_root() { return std::move(root_); }
+
+  Origin origin_of(const YAML::Mark& mark, size_t length = 1) const {
+    if (mark.is_null()) return {.source = source_, .line = 1, .column = 1};
+    const int shift = mark.line == 0 ? static_cast<int>(begin_) : 0;
+    return {.source = source_,
+            .line = mark.line + 1,
+            .column = mark.column + 1 + shift,
+            .length = static_cast<int>(std::max<size_t>(length, 1))};
+  }
+  char written_at(const YAML::Mark& mark) const {
+    const size_t at = begin_ + static_cast<size_t>(std::max(mark.pos, 0));
+    return at < source_->text.size() ? source_->text[at] : '\0';
+  }
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (num_documents_++ == 0) return;
+    problems_.add(origin_of(mark, 3), "a second YAML document starts here",
+                  "keep one document; remove the '---' line or what follows it");
+    throw StopParsing{};
+  }
+  void OnDocumentEnd() override {}
+
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override {
+    refuse_properties(mark, "");
+    // A value that is not there is found at its key: yaml-cpp marks the token that follows it.
+    const bool after_key = !stack_.empty() && stack_.back().has_key;
+    const bool absent = after_key && stack_.back().key_origin.line != mark.line + 1;
     Node node;
-    node.origin = origin_of(source_, yaml.Mark(), yaml.IsScalar() ? yaml.Scalar().size() : 1);
-    if (depth > kMaxDepth) {
+    node.origin = absent ? stack_.back().key_origin : origin_of(mark, written_at(mark) == '~' ? 1 : 4);
+    attach(std::move(node), true);
+  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    refuse_properties(mark, "");
+    Node node;
+    node.origin = origin_of(mark);
+    attach(std::move(node), false);
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
+                const std::string& text) override {
+    refuse_properties(mark, tag);
+    Node node = Node::scalar(text, tag == "!");
+    node.origin = origin_of(mark, node.quoted ? quoted_length(mark) : text.size());
+    attach(std::move(node), false);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    open(Node::list({}), mark, tag);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    open(Node::map(), mark, tag);
+  }
+  void OnMapEnd() override { close(); }
+
+ private:
+  struct Frame {
+    Node node;
+    bool has_key = false;     // kMap: the next value belongs to `key`
+    bool drop_value = false;  // its key was refused
+    std::string key = {};
+    Origin key_origin = {};
+  };
+
+  void refuse_properties(const YAML::Mark& mark, const std::string& tag) {
+    const char c = written_at(mark);
+    if (c == '&' || c == '*') {
+      problems_.add(origin_of(mark), "anchors and aliases are not supported",
+                    "write the value out, or share settings through 'base:'");
+    } else if (c == '!' || (tag != "" && tag != "?" && tag != "!")) {
+      problems_.add(origin_of(mark), "YAML tags are not supported", "write the plain value; quote a string");
+    }
+  }
+
+  size_t quoted_length(const YAML::Mark& mark) const {
+    const std::string& text = source_->text;
+    const size_t first = begin_ + static_cast<size_t>(std::max(mark.pos, 0));
+    const char quote = written_at(mark);
+    if (quote != '"' && quote != '\'') return 1;  // a block scalar: its '|' or '>'
+    for (size_t i = first + 1; i < text.size() && text[i] != '\n'; ++i) {
+      if (quote == '"' && text[i] == '\\') {
+        ++i;
+      } else if (text[i] == quote && quote == '\'' && i + 1 < text.size() && text[i + 1] == quote) {
+        ++i;
+      } else if (text[i] == quote) {
+        return i + 1 - first;
+      }
+    }
+    return 1;
+  }
+
+  void open(Node node, const YAML::Mark& mark, const std::string& tag) {
+    refuse_properties(mark, tag);
+    node.origin = origin_of(mark);
+    if (stack_.size() >= kMaxDepth) {
       problems_.add(node.origin, fmt::format("more than {} levels of nesting", kMaxDepth),
                     "flatten the file");
-      return node;
+      throw StopParsing{};
     }
-    const std::string& tag = yaml.Tag();
-    if (!tag.empty() && tag != "?" && tag != "!") {
-      problems_.add(node.origin, fmt::format("YAML tag '{}' is not supported", tag), "write the plain value");
-    }
-    if (yaml.IsScalar()) {
-      node.kind = Node::Kind::kScalar;
-      node.text = yaml.Scalar();
-      node.quoted = tag == "!";
-    } else if (yaml.IsSequence()) {
-      node.kind = Node::Kind::kList;
-      for (const auto& item : yaml) node.items.push_back(convert(item, depth + 1));
-    } else if (yaml.IsMap()) {
-      convert_map(yaml, depth, node);
-    }
-    return node;
+    stack_.push_back({.node = std::move(node)});
   }
 
- private:
-  void convert_map(const YAML::Node& yaml, int depth, Node& node) {
-    node.kind = Node::Kind::kMap;
-    for (const auto& entry : yaml) {
-      const Origin at =
-          origin_of(source_, entry.first.Mark(), entry.first.IsScalar() ? entry.first.Scalar().size() : 1);
-      if (!entry.first.IsScalar()) {
-        problems_.add(at, "a key must be a plain word", "");
-        continue;
-      }
-      const std::string& key = entry.first.Scalar();
-      if (key == "<<") {
-        problems_.add(at, "merge keys ('<<') are not supported", "use 'base:' for shared settings");
-        continue;
-      }
-      if (const Node* earlier = node.find(key)) {
-        problems_.add(at, fmt::format("key '{}' stands twice (first on line {})", key, earlier->origin.line),
-                      "keep one of the two");
-        continue;
-      }
-      node.entries.push_back({key, at, convert(entry.second, depth + 1)});
+  void close() {
+    Node node = std::move(stack_.back().node);
+    stack_.pop_back();
+    attach(std::move(node), false);
+  }
+
+  void attach(Node node, bool is_null) {
+    if (stack_.empty()) {
+      root_ = std::move(node);
+    } else if (Frame& top = stack_.back(); top.node.kind == Node::Kind::kList) {
+      top.node.items.push_back(std::move(node));
+    } else if (!top.has_key) {
+      take_key(top, node, is_null);
+    } else {
+      top.has_key = false;
+      if (!top.drop_value) top.node.entries.push_back({std::move(top.key), top.key_origin, std::move(node)});
+    }
+  }
+
+  void take_key(Frame& top, const Node& node, bool is_null) {
+    top.has_key = true;
+    top.drop_value = true;
+    top.key = node.text;
+    top.key_origin = node.origin;
+    if (node.kind != Node::Kind::kScalar) {
+      problems_.add(node.origin, is_null ? "null is not a key" : "a key must be a plain word",
+                    "write 'key: value'; quote a value that contains brackets");
+    } else if (node.text == "<<" && !node.quoted) {
+      problems_.add(node.origin, "merge keys ('<<') are not supported", "share settings through 'base:'");
+    } else if (const auto& all = top.node.entries; !all.empty() && top.node.find(node.text)) {
+      const auto first =
+          std::find_if(all.begin(), all.end(), [&](const auto& e) { return e.key == node.text; });
+      problems_.add(node.origin,
+                    fmt::format("key '{}' stands twice (first on line {}, again on line {})",
+                                printable(node.text), first->origin.line, node.origin.line),
+                    "keep one of the two");
+    } else {
+      top.drop_value = false;
     }
   }
 
   std::shared_ptr<const Source> source_;
+  size_t begin_;
   Problems& problems_;
-};
-
-// yaml-cpp resolves aliases silently, so they are found in the event stream.
-class AliasFinder : public YAML::EventHandler {
- public:
-  AliasFinder(std::shared_ptr<const Source> source, Problems& problems)
-      : source_(std::move(source)), problems_(problems) {}
-  void OnDocumentStart(const YAML::Mark&) override {}
-  void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { refuse(mark, anchor); }
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override { refuse(mark, anchor); }
-  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
-                const std::string&) override {
-    refuse(mark, anchor);
-  }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
-                       YAML::EmitterStyle::value) override {
-    refuse(mark, anchor);
-  }
-  void OnSequenceEnd() override {}
-  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
-                  YAML::EmitterStyle::value) override {
-    refuse(mark, anchor);
-  }
-  void OnMapEnd() override {}
-
- private:
-  void refuse(const YAML::Mark& mark, YAML::anchor_t anchor) {
-    if (anchor == YAML::NullAnchor) return;
-    problems_.add(origin_of(source_, mark, 1), "anchors and aliases are not supported",
-                  "write the value out, or share settings through 'base:'");
-  }
-  std::shared_ptr<const Source> source_;
-  Problems& problems_;
+  int num_documents_ = 0;
+  std::vector<Frame> stack_;
+  std::optional<Node> root_;
 };
 
 }  // namespace
 
-Node parse_yaml(const std::string& name, const std::string& text) {
-  auto source = std::make_shared<const Source>(Source{name, text});
-  Problems problems;
-  const Origin top{.source = source, .line = 1, .column = 1};
-  if (text.size() > kMaxBytes) {
-    problems.add(top, fmt::format("the file has {} bytes; at most {} are read", text.size(), kMaxBytes),
-                 "a configuration is a small file; is this data?");
-    problems.throw_if_any();
-  }
-  if (const size_t bad = invalid_utf8(text); bad != std::string::npos) {
-    problems.add(top, fmt::format("byte {} is not valid UTF-8", bad), "save the file as UTF-8");
-    problems.throw_if_any();
-  }
-  Node root;
+std::optional<Node> parse_value(const std::shared_ptr<const Source>& source, size_t begin,
+                                Problems& problems) {
+  if (!check_text(source, problems)) return std::nullopt;
+  TreeBuilder builder(source, begin, problems);
   try {
-    std::istringstream stream(text);
+    std::istringstream stream(source->text.substr(begin));
     YAML::Parser parser(stream);
-    AliasFinder finder(source, problems);
-    int documents = 0;
-    while (parser.HandleNextDocument(finder)) ++documents;
-    if (documents > 1) {
-      problems.add(top, fmt::format("the file holds {} YAML documents", documents),
-                   "keep one; remove the '---' lines");
+    while (parser.HandleNextDocument(builder)) {
     }
-    problems.throw_if_any();
-    root = Converter(source, problems).convert(YAML::Load(text), 0);
+  } catch (const StopParsing&) {
   } catch (const YAML::Exception& error) {
-    problems.add(origin_of(source, error.mark.is_null() ? YAML::Mark() : error.mark, 1), error.msg,
-                 "this is not well-formed YAML");
+    if (!error.mark.is_null() && builder.written_at(error.mark) == '*') {
+      builder.OnAlias(error.mark, YAML::NullAnchor);
+    } else {
+      problems.add(
+          builder.origin_of(error.mark), fmt::format("not well-formed YAML: {}", error.msg),
+          "check the indentation, brackets and quotes here; quote a value that contains ': ', ' #' or '${'");
+    }
   }
-  if (root.kind == Node::Kind::kNull && problems.empty()) root.kind = Node::Kind::kMap;
-  if (root.kind != Node::Kind::kMap && problems.empty()) {
-    problems.add(root.origin, "the top of the file must be a map of keys", "write 'key: value' lines");
+  return builder.take_root();
+}
+
+Node parse_yaml(const std::string& name, const std::string& text) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  const size_t skip = text.compare(0, kByteOrderMark.size(), kByteOrderMark) == 0 ? kByteOrderMark.size() : 0;
+  const auto source = std::make_shared<const Source>(Source{name, text.substr(skip)});
+  Problems problems;
+  auto root = parse_value(source, 0, problems);
+  problems.throw_if_any();
+  const Origin top{.source = source, .line = 1, .column = 1};
+  if (!root || root->kind == Node::Kind::kNull) {
+    problems.add(top, "the file is empty", "write {} for a configuration of defaults only");
+  } else if (root->kind != Node::Kind::kMap) {
+    problems.add(root->origin, "the top of the file must be a map of keys", "write 'key: value' lines");
   }
   problems.throw_if_any();
-  return root;
+  return std::move(*root);
 }
 
 }  // namespace conclave::config

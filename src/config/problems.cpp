@@ -2,96 +2,131 @@
 #include "conclave/config/problems.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include <fmt/format.h>
 
+#include "conclave/config/utf8.h"
 #include "conclave/core/error.h"
 
 namespace conclave::config {
 
-void Problems::add(Origin origin, std::string message, std::string remedy) {
-  problems_.push_back({std::move(origin), std::move(message), std::move(remedy)});
+void Problems::add(Origin origin, std::string message, std::string remedy, std::string key) {
+  problems_.push_back({std::move(origin), std::move(message), std::move(remedy), std::move(key)});
+}
+
+void Problems::note(Origin origin, std::string message) {
+  notes_.push_back({std::move(origin), std::move(message), "", ""});
 }
 
 namespace {
 
-std::string line_of(const std::string& text, int line) {
+constexpr size_t kShownBytes = 160;  // of a source line
+
+std::string_view line_of(std::string_view text, int line) {
   size_t begin = 0;
   for (int i = 1; i < line; ++i) {
     begin = text.find('\n', begin);
-    if (begin == std::string::npos) return "";
+    if (begin == std::string_view::npos) return {};
     ++begin;
   }
-  return text.substr(begin, text.find('\n', begin) - begin);
+  text = text.substr(begin, text.find('\n', begin) - begin);
+  if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
+  return text;
+}
+
+// Moves back to the begin of the character that text[at] belongs to.
+size_t character_begin(std::string_view text, size_t at) {
+  while (at > 0 && at < text.size() && (static_cast<unsigned char>(text[at]) >> 6) == 2) --at;
+  return std::min(at, text.size());
+}
+
+size_t num_columns(std::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(),
+                                           [](char c) { return (static_cast<unsigned char>(c) >> 6) != 2; }));
+}
+
+// One column a character, so that the caret line stays aligned; tabs are kept on both lines.
+std::string one_column_each(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = std::max<size_t>(utf8_length(text, i), 1);
+    out += text[i] == '\t' ? "\t" : printable(text.substr(i, length));
+    i += length;
+  }
+  return out;
+}
+
+// The source line and a caret below the place; a window of a long line.
+std::string excerpt(const Origin& origin) {
+  const std::string_view whole = line_of(origin.source->text, origin.line);
+  if (whole.empty()) return "";
+  const size_t at = character_begin(whole, static_cast<size_t>(std::max(origin.column - 1, 0)));
+  size_t begin = 0;
+  size_t end = whole.size();
+  if (whole.size() > kShownBytes) {
+    begin = character_begin(whole, at > kShownBytes / 2 ? at - kShownBytes / 2 : 0);
+    end = character_begin(whole, begin + kShownBytes);
+  }
+  const size_t marked_end = std::min(end, at + static_cast<size_t>(std::max(origin.length, 1)));
+  std::string pad(begin > 0 ? 3 : 0, ' ');
+  for (size_t i = begin; i < at; ++i) {
+    if ((static_cast<unsigned char>(whole[i]) >> 6) != 2) pad += whole[i] == '\t' ? '\t' : ' ';
+  }
+  const size_t width =
+      std::max<size_t>(marked_end > at ? num_columns(whole.substr(at, marked_end - at)) : 1, 1);
+  return fmt::format("{:5} | {}{}{}\n      | {}^{}\n", origin.line, begin > 0 ? "..." : "",
+                     one_column_each(whole.substr(begin, end - begin)), end < whole.size() ? "..." : "", pad,
+                     std::string(width - 1, '~'));
+}
+
+std::string head_of(const Problem& problem, const char* kind) {
+  const Origin& o = problem.origin;
+  if (!o.source) return fmt::format("{}: {}", kind, problem.message);
+  return fmt::format("{}:{}:{}: {}: {}", o.source->name, o.line, o.column, kind, problem.message);
+}
+
+// Files in the order in which they first have a problem, places in the order of the file.
+std::vector<const Problem*> in_source_order(const std::vector<Problem>& problems) {
+  std::vector<const Source*> sources;
+  std::vector<const Problem*> sorted;
+  for (const auto& p : problems) {
+    sorted.push_back(&p);
+    if (std::find(sources.begin(), sources.end(), p.origin.source.get()) == sources.end())
+      sources.push_back(p.origin.source.get());
+  }
+  const auto place = [&](const Problem* p) {
+    const auto source = std::find(sources.begin(), sources.end(), p->origin.source.get()) - sources.begin();
+    return std::tuple(source, p->origin.line, p->origin.column);
+  };
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](const Problem* a, const Problem* b) { return place(a) < place(b); });
+  return sorted;
 }
 
 }  // namespace
 
 std::string Problems::render() const {
-  std::string out;
-  for (const auto& p : problems_) {
-    if (p.origin.source) {
-      out += fmt::format("{}:{}:{}: error: {}\n", p.origin.source->name, p.origin.line, p.origin.column,
-                         p.message);
-      const std::string line = line_of(p.origin.source->text, p.origin.line);
-      if (!line.empty()) {
-        const int room = std::max(1, static_cast<int>(line.size()) - p.origin.column + 1);
-        out += fmt::format("{:5} | {}\n      | {}^{}\n", p.origin.line, line,
-                           std::string(static_cast<size_t>(std::max(p.origin.column - 1, 0)), ' '),
-                           std::string(static_cast<size_t>(std::clamp(p.origin.length, 1, room) - 1), '~'));
-      }
-    } else {
-      out += fmt::format("error: {}\n", p.message);
-    }
-    if (!p.remedy.empty()) out += fmt::format("  {}\n", p.remedy);
+  std::string out, key;
+  for (const Problem* p : in_source_order(problems_)) {
+    out += head_of(*p, "error") + "\n";
+    if (p->origin.source) out += excerpt(p->origin);
+    if (!p->remedy.empty()) out += fmt::format("   {}\n", p->remedy);
+    if (key.empty()) key = p->key;
   }
   out += fmt::format("{} error{}; nothing was started.", problems_.size(), problems_.size() == 1 ? "" : "s");
+  if (!key.empty()) out += fmt::format(" See 'conclave config explain {}'.", key);
   return out;
+}
+
+std::vector<std::string> Problems::note_lines() const {
+  std::vector<std::string> lines;
+  for (const Problem* p : in_source_order(notes_)) lines.push_back(head_of(*p, "note"));
+  return lines;
 }
 
 void Problems::throw_if_any() const {
   if (!problems_.empty()) throw ConfigError(render());
-}
-
-namespace {
-
-// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours cost 1.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
-  for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
-  for (size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t same = a[i - 1] == b[j - 1] ? 0 : 1;
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + same});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
-      }
-    }
-  }
-  return d[a.size()][b.size()];
-}
-
-}  // namespace
-
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
-  std::string best;
-  size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
-  for (const auto& candidate : candidates) {
-    const size_t distance = edit_distance(word, candidate);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = candidate;
-    }
-  }
-  return best;
-}
-
-std::string unknown_name(std::string_view what, std::string_view word,
-                         const std::vector<std::string>& known) {
-  const std::string near = nearest(word, known);
-  return fmt::format("unknown {} '{}'{} (known: {})", what, word,
-                     near.empty() ? "" : fmt::format("; did you mean '{}'?", near), fmt::join(known, ", "));
 }
 
 }  // namespace conclave::config

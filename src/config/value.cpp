@@ -3,11 +3,44 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
 
+#include <fmt/format.h>
+
 #include "conclave/config/fields.h"
+#include "conclave/core/error.h"
 
 namespace conclave::config {
+
+namespace {
+
+void check_schedule(const Schedule& s, Check& check) {
+  const auto needs = [&](const char* key) {
+    if (!check.is_set(key)) check.error(key, "this schedule needs it", "write it into the schedule object");
+    return check.is_set(key);
+  };
+  using Kind = Schedule::Kind;
+  if (s.kind == Kind::kMultistep) {
+    if (!needs("values") || !needs("steps")) return;
+    if (s.values.size() != s.steps.size() + 1)
+      check.error("values", fmt::format("{} values for {} steps", s.values.size(), s.steps.size()),
+                  "write one value more than steps");
+    if (std::adjacent_find(s.steps.begin(), s.steps.end(), std::greater_equal<>()) != s.steps.end())
+      check.error("steps", "the steps must increase", "write each step once, in order");
+    return;
+  }
+  if (!needs("from") || s.kind == Kind::kConstant) return;
+  if (!needs("to") || !needs("end_step")) return;
+  if (s.end_step <= s.start_step)
+    check.error("end_step", fmt::format("{} is not after start_step ({})", s.end_step, s.start_step),
+                "write a greater end_step");
+  if (s.kind == Kind::kExp && !(s.from > 0 && s.to > 0))
+    check.error(s.from > 0 ? "to" : "from", "an exp schedule needs from > 0 and to > 0",
+                "use linear to reach 0");
+}
+
+}  // namespace
 
 void Schedule::fields(Fields& f) {
   f("schedule", kind,
@@ -18,37 +51,30 @@ void Schedule::fields(Fields& f) {
      {"multistep", Kind::kMultistep}},
     "Shape of the change.")
       .required();
-  const auto interpolates = [this] { return kind != Kind::kMultistep; };
+  const auto not_stepped = [this] { return kind != Kind::kMultistep; };
+  const auto interpolates = [this] { return kind != Kind::kMultistep && kind != Kind::kConstant; };
   const auto stepped = [this] { return kind == Kind::kMultistep; };
   f("from", from, "Value until start_step (and the value of `constant`).")
-      .only_if(interpolates, "the schedule is multistep");
-  f("to", to, "Value from end_step on.").only_if(interpolates, "the schedule is multistep");
+      .only_if(not_stepped, "the schedule is multistep");
+  f("to", to, "Value from end_step on.").only_if(interpolates, "the schedule has no ramp");
   f("start_step", start_step, "Optimizer step at which the change begins.")
       .min(0)
-      .only_if(interpolates, "the schedule is multistep");
+      .only_if(interpolates, "the schedule has no ramp");
   f("end_step", end_step, "Optimizer step at which the change ends.")
       .min(0)
-      .only_if(interpolates, "the schedule is multistep");
+      .only_if(interpolates, "the schedule has no ramp");
   f("values", values, "multistep: one value more than steps.")
       .only_if(stepped, "the schedule is not multistep");
   f("steps", steps, "multistep: increasing optimizer steps.")
+      .min(0)
       .only_if(stepped, "the schedule is not multistep");
-  f.check([this](Check& check) {
-    if (kind == Kind::kMultistep) {
-      if (values.size() != steps.size() + 1) check.error("values", "needs one value more than steps", "");
-      if (!std::is_sorted(steps.begin(), steps.end())) check.error("steps", "must increase", "");
-    } else if (kind != Kind::kConstant && end_step <= start_step) {
-      check.error("end_step", "must be greater than start_step", "");
-    }
-    if (kind == Kind::kExp && !(from > 0 && to > 0)) {
-      check.error("from", "an exp schedule needs from > 0 and to > 0", "use linear to reach 0");
-    }
-  });
+  f.check([this](Check& check) { check_schedule(*this, check); });
 }
 
 double Schedule::at(int64_t step) const {
   if (kind == Kind::kConstant) return from;
   if (kind == Kind::kMultistep) {
+    CONCLAVE_CHECK(values.size() == steps.size() + 1, "a multistep schedule needs one value more than steps");
     const auto passed = std::upper_bound(steps.begin(), steps.end(), step) - steps.begin();
     return values[static_cast<size_t>(passed)];
   }

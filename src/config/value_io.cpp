@@ -4,44 +4,82 @@
 #include <fmt/format.h>
 
 #include "conclave/config/scalars.h"
+#include "conclave/config/utf8.h"
 #include "conclave/core/error.h"
 
 namespace conclave::config {
 
 namespace {
 
-void wrong_type(const Node& node, const std::string& path, Problems& problems, const char* expected) {
-  problems.add(node.origin, fmt::format("{}: expected {}, got {}", path, expected, emit_yaml_inline(node)),
-               "");
+constexpr const char* kNumberRemedy =
+    "units are k, M, G, T and Ki, Mi, Gi, Ti, with or without a B behind; 1_000 and 1.0e-03 work too";
+
+std::string described(const Node& node) {
+  switch (node.kind) {
+    case Node::Kind::kNull:
+      return "null";
+    case Node::Kind::kList:
+      return "a list";
+    case Node::Kind::kMap:
+      return "a section with keys";
+    case Node::Kind::kScalar:
+      break;
+  }
+  return node.quoted ? fmt::format("the string '{}'", printable(node.text))
+                     : fmt::format("'{}'", printable(node.text));
 }
 
 template <class T, class Parse>
-void read_scalar(const Node& node, const std::string& path, Problems& problems, T& member, Parse parse,
-                 const char* expected) {
-  if (node.kind == Node::Kind::kScalar && !node.quoted) {
-    if (const auto value = parse(node.text)) {
-      member = *value;
-      return;
-    }
+bool read_scalar(const Node& node, T& member, Parse parse) {
+  if (node.kind != Node::Kind::kScalar || node.quoted) return false;
+  const auto value = parse(node.text);
+  if (value) member = *value;
+  return value.has_value();
+}
+
+// A quoted number, or a whole number that only the size of an int64 keeps out, gets a remedy of its own.
+std::string number_remedy(const Node& node) {
+  if (node.kind != Node::Kind::kScalar) return kNumberRemedy;
+  if (node.quoted && parse_number(node.text)) return "remove the quotes";
+  if (!node.text.empty() && node.text.find_first_not_of("+-0123456789_kKMGTiB") == std::string::npos &&
+      parse_number(node.text)) {
+    return "whole numbers lie between -9223372036854775808 and 9223372036854775807";
   }
-  wrong_type(node, path, problems, expected);
+  return kNumberRemedy;
 }
 
 }  // namespace
 
+void add_wrong_type(const Node& node, const std::string& path, Problems& problems,
+                    const std::string& expected, std::string remedy) {
+  problems.add(node.origin, fmt::format("{}: expected {}, got {}", path, expected, described(node)),
+               std::move(remedy), path);
+}
+
 void read_value(const Node& node, const std::string& path, Problems& problems, bool& member) {
-  read_scalar(node, path, problems, member, parse_boolean, "true or false");
+  if (!read_scalar(node, member, parse_boolean))
+    add_wrong_type(node, path, problems, "true or false", "write true or false, without quotes");
 }
+
 void read_value(const Node& node, const std::string& path, Problems& problems, int64_t& member) {
-  read_scalar(node, path, problems, member, parse_integer, "a whole number");
+  if (!read_scalar(node, member, parse_integer))
+    add_wrong_type(node, path, problems, "a whole number", number_remedy(node));
 }
+
 void read_value(const Node& node, const std::string& path, Problems& problems, double& member) {
-  read_scalar(node, path, problems, member, parse_number, "a number");
+  if (read_scalar(node, member, parse_number)) return;
+  if (node.find("schedule"))
+    return add_wrong_type(node, path, problems, "a number", "this key takes no schedule; write one number");
+  add_wrong_type(node, path, problems, "a number", number_remedy(node));
 }
+
 void read_value(const Node& node, const std::string& path, Problems& problems, std::string& member) {
-  if (node.kind != Node::Kind::kScalar) return wrong_type(node, path, problems, "a word");
+  if (node.kind != Node::Kind::kScalar)
+    return add_wrong_type(node, path, problems, "a string",
+                          "quote it if it contains brackets, or is the word null");
   member = node.text;
 }
+
 void read_value(const Node& node, const std::string& path, Problems& problems, Value& member) {
   if (node.kind == Node::Kind::kMap) {
     Schedule schedule;
@@ -51,12 +89,15 @@ void read_value(const Node& node, const std::string& path, Problems& problems, V
     return;
   }
   double constant = 0;
-  read_scalar(node, path, problems, constant, parse_number, "a number or a schedule");
+  if (!read_scalar(node, constant, parse_number))
+    return add_wrong_type(node, path, problems, "a number or a schedule", number_remedy(node));
   member = Value(constant);
 }
+
 void read_value(const Node& node, const std::string& path, Problems& problems,
                 std::map<std::string, std::string>& member) {
-  if (node.kind != Node::Kind::kMap) return wrong_type(node, path, problems, "a map of words");
+  if (node.kind != Node::Kind::kMap)
+    return add_wrong_type(node, path, problems, "a map of strings", "write {key: value, ...}");
   member.clear();
   for (const auto& entry : node.entries)
     read_value(entry.value, path + "." + entry.key, problems, member[entry.key]);
@@ -85,48 +126,12 @@ Node write_value(const std::map<std::string, std::string>& member) {
   return node;
 }
 
-namespace {
-
-const PluginInfo* find_plugin(const Tables* tables, const std::string& kind, const std::string& name) {
-  if (!tables || !tables->count(kind)) throw Error(fmt::format("no plug-in table '{}' was given", kind));
-  for (const auto& info : tables->at(kind)) {
-    if (info.name == name) return &info;
-  }
-  return nullptr;
-}
-
-}  // namespace
-
-void read_plugin(const Node& node, const std::string& path, Problems& problems, const Tables* tables,
-                 const std::string& kind, Plugin& member) {
-  if (node.kind != Node::Kind::kMap) return wrong_type(node, path, problems, "{type: NAME, ...}");
-  const Node* type = node.find("type");
-  if (!type && member.type.empty()) {
-    problems.add(node.origin, path + ": 'type' is missing", "write {type: NAME, ...}");
-    return;
-  }
-  const std::string name = type ? type->text : member.type;
-  const PluginInfo* info = find_plugin(tables, kind, name);
-  if (!info) {
-    std::vector<std::string> known;
-    for (const auto& entry : tables->at(kind)) known.push_back(entry.name);
-    problems.add(type ? type->origin : node.origin,
-                 fmt::format("{}.type: {}", path, unknown_name(kind, name, known)), "");
-    return;
-  }
-  if (name != member.type || !member.options.has_value())
-    member = {.type = name, .options = info->defaults()};
-  Node options = node;
-  std::erase_if(options.entries, [](const auto& entry) { return entry.key == "type"; });
-  read_fields([&](Fields& f) { member.options.fields(f); }, tables, options, path, problems);
-}
-
-Node write_plugin(Plugin& member, const Tables* tables) {
-  Node node = Node::map();
-  node.entries.push_back({"type", {}, write_value(member.type)});
-  Node options = dump_fields([&](Fields& f) { member.options.fields(f); }, tables, nullptr);
-  for (auto& entry : options.entries) node.entries.push_back(std::move(entry));
-  return node;
+void take_origins(Node& node, const Node* written) {
+  if (!written) return;
+  node.origin = written->origin;
+  for (auto& entry : node.entries) take_origins(entry.value, written->find(entry.key));
+  for (size_t i = 0; i < node.items.size() && i < written->items.size(); ++i)
+    take_origins(node.items[i], &written->items[i]);
 }
 
 }  // namespace conclave::config

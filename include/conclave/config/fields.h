@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -101,7 +102,8 @@ struct Field {
   Field& one_of(std::vector<std::string> choices);
   Field& alias(std::string name);  // another framework's spelling, accepted in the same place with a note
   Field& required();               // no default: a file that leaves it out is an error
-  // The key may only be set while `holds` is true after reading (else an error that says `why`).
+  // The key may only be set while `holds` is true after reading (else an error that says `why`); null on a
+  // key that may be null counts as not set.
   Field& only_if(std::function<bool()> holds, std::string why);
 
   std::string name, doc, type;  // type: "integer", "number", "number or schedule", "string", "boolean", ...
@@ -115,10 +117,18 @@ struct Field {
   std::string table;  // kPlugin, kPluginList: the kind of table
 
   // Bound to the member. `read` stores the node or adds a problem that says path, expected type and what was
-  // found.
+  // found. `write` gives the member's present value; `written`, the node it was read from (may be null),
+  // lends the origins.
   std::function<void(const Node&, const std::string& path, Problems&)> read;
-  std::function<Node()> write;                  // the member's present value
-  std::function<void(Fields&)> declare_nested;  // kSection: the fields of the nested struct
+  std::function<Node(const Node* written)> write;
+  // kSection, kPlugin: the fields of the nested struct (of the chosen plug-in), of a default one where it is
+  // off.
+  std::function<void(Fields&)> declare_nested;
+  // kSectionList, kPluginList: the present items, and the fields of item i or, past the end, of a fresh one.
+  std::function<size_t()> num_items;
+  std::function<void(size_t i, Fields&)> declare_item;
+  // Not leaf: what has to be read where the file is silent (required keys, checks and defaults inside).
+  std::function<void(const Origin&, const std::string& path, Problems&)> complete;
 };
 
 class Fields {
@@ -159,6 +169,9 @@ class Fields {
   Field& plugin(std::string name, Plugin& member, std::string kind, std::string doc);
   Field& plugins(std::string name, std::vector<Plugin>& member, std::string kind, std::string doc);
 
+  // Keeps a scratch object alive as long as the declarations that are bound to it.
+  void keep(std::shared_ptr<void> scratch) { kept_.push_back(std::move(scratch)); }
+
   // A condition over several members.
   void check(std::function<void(Check&)> condition);
 
@@ -179,22 +192,24 @@ class Fields {
   const Tables* tables_;
   std::vector<Field> fields_;
   std::vector<std::function<void(Check&)>> checks_;
+  std::vector<std::shared_ptr<void>> kept_;
 };
 
-// ---- the operations that the declarations drive
-// -------------------------------------------------------------------
+// ---- the operations that the declarations drive ----
 
-// Reads `node` (a map) into the struct behind `fields`. Unknown keys, wrong types, ranges, guards and checks
-// become problems. `path` is the dotted place of the section ("" at the top).
+// Reads `node` (a map) into the struct behind `declare`. Unknown keys, wrong types, ranges, guards and checks
+// become problems, used aliases notes. Sections that the node leaves out are read as if they were empty, so
+// that their required keys are missed, their checks run and their plug-ins get default options. `path` is the
+// dotted place of the section ("" at the top).
 void read_fields(const std::function<void(Fields&)>& declare, const Tables* tables, const Node& node,
                  const std::string& path, Problems& problems);
 
-// The whole struct as a tree, defaults included, ready for emit_yaml. Values keep no origin; `written` (the
-// tree that was read; may be null) supplies the origins of what the user wrote.
+// The whole struct as a tree, defaults included, ready for emit_yaml; a key whose guard is off is left out,
+// so that the tree can be read back. `written` (the tree that was read; may be null) supplies the origins of
+// what the user wrote; all other values have none.
 Node dump_fields(const std::function<void(Fields&)>& declare, const Tables* tables, const Node* written);
 
-// ---- templates
-// ----------------------------------------------------------------------------------------------------
+// ---- templates ----
 
 template <class E>
 requires std::is_enum_v<E> Field& Fields::operator()(std::string name, E& member,
@@ -221,35 +236,34 @@ Field& Fields::operator()(std::string name, T& member, std::string doc) {
   return section(std::move(name), std::move(doc), [&member](Fields& f) { member.fields(f); });
 }
 
+// The fields of a default T, for the schema of a section that is off or a list that is empty.
+template <Configurable T>
+void declare_default(Fields& f) {
+  auto scratch = std::make_shared<T>();
+  f.keep(scratch);
+  scratch->fields(f);
+}
+
 template <Configurable T>
 Field& Fields::operator()(std::string name, std::optional<T>& member, std::string doc) {
   return optional_section(
       std::move(name), std::move(doc), [&member] { return member.has_value(); },
       [&member](bool on) {
-        if (on) {
-          member.emplace();
-        } else {
+        if (!on) {
           member.reset();
+        } else if (!member) {
+          member.emplace();
         }
       },
-      [&member](Fields& f) {
-        if (member) {
-          member->fields(f);
-        } else {
-          // The schema of a section that is off. The declarations bind to a scratch object that outlives the
-          // call.
-          thread_local T defaults{};
-          defaults = T{};
-          defaults.fields(f);
-        }
-      });
+      [&member](Fields& f) { member ? member->fields(f) : declare_default<T>(f); });
 }
 
 template <Configurable T>
 Field& Fields::operator()(std::string name, std::vector<T>& member, std::string doc) {
   return section_list(
       std::move(name), std::move(doc), [&member] { return member.size(); },
-      [&member](size_t n) { member.resize(n); }, [&member](size_t i, Fields& f) { member[i].fields(f); });
+      [&member](size_t n) { member.resize(n); },
+      [&member](size_t i, Fields& f) { i < member.size() ? member[i].fields(f) : declare_default<T>(f); });
 }
 
 }  // namespace conclave::config

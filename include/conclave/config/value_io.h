@@ -5,6 +5,10 @@
 // How one member of each type is read from and written to a node. Internal to the config room.
 namespace conclave::config {
 
+// "expected EXPECTED, got ...", which says what kind of thing the node is.
+void add_wrong_type(const Node& node, const std::string& path, Problems& problems,
+                    const std::string& expected, std::string remedy);
+
 void read_value(const Node& node, const std::string& path, Problems& problems, bool& member);
 void read_value(const Node& node, const std::string& path, Problems& problems, int64_t& member);
 void read_value(const Node& node, const std::string& path, Problems& problems, double& member);
@@ -14,14 +18,14 @@ void read_value(const Node& node, const std::string& path, Problems& problems,
                 std::map<std::string, std::string>& member);
 template <class T>
 void read_value(const Node& node, const std::string& path, Problems& problems, std::vector<T>& member) {
-  if (node.kind != Node::Kind::kList) {
-    problems.add(node.origin, path + ": expected a list, got " + emit_yaml_inline(node), "write [a, b]");
-    return;
-  }
-  member.assign(node.items.size(), T{});
+  if (node.kind != Node::Kind::kList) return add_wrong_type(node, path, problems, "a list", "write [a, b]");
+  std::vector<T> items;
   for (size_t i = 0; i < node.items.size(); ++i) {
-    read_value(node.items[i], path + "." + std::to_string(i), problems, member[i]);
+    T item{};
+    read_value(node.items[i], path + "." + std::to_string(i), problems, item);
+    items.push_back(std::move(item));
   }
+  member = std::move(items);
 }
 template <class T>
 void read_value(const Node& node, const std::string& path, Problems& problems, std::optional<T>& member) {
@@ -48,8 +52,19 @@ Node write_value(const std::optional<T>& member) {
   return member ? write_value(*member) : Node{};
 }
 
-void read_plugin(const Node& node, const std::string& path, Problems& problems, const Tables* tables,
-                 const std::string& kind, Plugin& member);
-Node write_plugin(Plugin& member, const Tables* tables);
+// The limits of a field: ">= 0 and < 1", "" when it has none.
+std::string range_text(const Field& field);
+
+// The limits and choices as the user wrote the values; a schedule is checked at its own numbers, which are
+// its extremes (Value::smallest, largest).
+void check_range(const Field& field, const Node& node, const std::string& path, Problems& problems);
+void check_choices(const Field& field, const Node& node, const std::string& path, Problems& problems);
+
+// Whether the key is the field's name or one of its aliases, and what stands in the map under such a key.
+bool answers_to(const Field& field, std::string_view key);
+const Node* find_answer(const Field& field, const Node& map);
+
+// Gives the nodes of `node` the origins of the nodes at the same places of `written` (may be null).
+void take_origins(Node& node, const Node* written);
 
 }  // namespace conclave::config

@@ -12,6 +12,7 @@ namespace conclave::moe {
 struct Caps {
   bool causal = true;             // a token's routing does not depend on later tokens of its document
   bool batch_independent = true;  // ... nor on other sequences of the micro-batch
+  int64_t max_choices = 0;        // experts that one token asks for; 0: no fixed number
   bool whole_group = false;       // looks at all units of a group: its group must be one document
 };
 

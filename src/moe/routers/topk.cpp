@@ -171,7 +171,8 @@ RouterEntry topk_entry() {
     // although a second choice queues behind the first choices of later tokens; the other orders look at the
     // whole batch.
     return Caps{.causal = !limited || capacity.order == CapacityOrder::kPosition,
-                .batch_independent = !limited};
+                .batch_independent = !limited,
+                .max_choices = options.as<TopKOptions>().top_k};
   };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {
     return make_topk_router(options.as<TopKOptions>(), shape);

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <string>
+#include <vector>
+
+#include "conclave/nn/module.h"
+#include "conclave/optim/optimizer.h"
+#include "conclave/train/checkpoint_store.h"
+
+namespace conclave::train {
+
+// A parameter under its logical names: one slice for a plain tensor, one per expert and part for stacked ones
+// ("layers_0.moe.experts.3.gate_proj.weight"). The same slicing applies to anything of the parameter's shape.
+struct NamedSlice {
+  std::string name;
+  at::Tensor tensor;  // a view; contiguous
+};
+std::vector<NamedSlice> logical_slices(const nn::TaggedParameter& parameter, const at::Tensor& values);
+
+// The files of a checkpoint: model.safetensors and optimizer.safetensors (moments as NAME.exp_avg,
+// .exp_avg_sq). The views point into the tensors.
+std::vector<FileContents> checkpoint_files(const std::vector<nn::TaggedParameter>& parameters,
+                                           const optim::AdamW& optimizer);
+
+// Copies values back. Throws Error (kData) that names the tensor, the file and both shapes; a missing or an
+// extra tensor is an error too. `optimizer` may be null: weights only.
+void load_checkpoint(const Checkpoint& checkpoint, const std::vector<nn::TaggedParameter>& parameters,
+                     const optim::AdamW* optimizer);
+
+}  // namespace conclave::train

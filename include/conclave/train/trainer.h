@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "conclave/data/batch_stream.h"
+#include "conclave/moe/stats.h"
+#include "conclave/train/checkpoint_store.h"
+#include "conclave/train/evaluate.h"
+#include "conclave/train/metrics.h"
+#include "conclave/train/run_config.h"
+#include "conclave/train/run_directory.h"
+
+namespace conclave::train {
+
+// What one optimizer step did, for the status line and the metrics.
+struct StepReport {
+  int64_t step = 0;  // number of finished steps
+  int64_t num_steps = 0;
+  double progress = 0;  // [0, 1]
+  double loss = 0;      // nats per target
+  double bits_per_byte = 0;
+  double lr = 0;
+  double gradient_norm = 0;
+  double tokens_per_second = 0;
+  double seconds_left = 0;
+  double load_max_over_mean = 0;  // mean over MoE layers
+  bool skipped = false;
+};
+
+struct TrainerHooks {
+  std::function<void(const StepReport&)> on_step = [](const StepReport&) {};
+  std::function<void(int64_t step, const EvaluationResult&)> on_evaluation = [](int64_t,
+                                                                                const EvaluationResult&) {};
+  // A signal number once the run should save and stop.
+  std::function<std::optional<int>()> stop_requested = [] { return std::nullopt; };
+  Log log = {};
+};
+
+struct TrainingResult {
+  int64_t step = 0;
+  EvaluationResult validation = {};
+  std::optional<int> stopped_by = {};  // signal
+  double seconds = 0;
+};
+
+// One run: model, data stream, optimizer and everything that a checkpoint holds. Names no technique.
+class Trainer {
+ public:
+  // Opens data and builds the model; continues from the newest checkpoint of `directory` if there is one.
+  Trainer(const RunConfig& config, const moe::Registry& registry, const RunDirectory& directory,
+          TrainerHooks hooks);
+
+  // Trains to the end of the run, or until a signal or exit_after; always leaves a complete checkpoint.
+  TrainingResult run();
+
+  model::LanguageModel& model() { return *model_; }
+  const data::Dataset& dataset() const { return dataset_; }
+
+ private:
+  StepReport train_step();
+  void backward_micro_batches(StepReport& report);
+  void emit(const StepReport& report, double step_seconds);
+  EvaluationResult evaluate_and_emit(bool whole);
+  void save();
+  void restore(int64_t step);
+  double progress() const;
+  double elapsed_seconds() const;
+
+  RunConfig config_;
+  moe::Registry registry_;
+  const RunDirectory& directory_;
+  TrainerHooks hooks_;
+  data::Dataset dataset_;
+  std::shared_ptr<model::LanguageModel> model_;
+  std::vector<nn::TaggedParameter> parameters_;
+  std::unique_ptr<optim::AdamW> optimizer_;
+  std::vector<std::unique_ptr<moe::AuxLoss>> aux_losses_;
+  std::vector<std::string> aux_names_;
+  std::unique_ptr<data::BatchStream> stream_;
+  CheckpointStore checkpoints_;
+  std::vector<std::unique_ptr<MetricsSink>> sinks_;
+
+  int64_t step_ = 0;     // finished optimizer steps
+  int64_t tokens_ = 0;   // trained on
+  int64_t skipped_ = 0;  // steps skipped because of a non-finite value
+  int64_t saved_step_ = -1;
+  double seconds_before_ = 0;  // training time of earlier starts of this run
+  double started_ = 0;
+  std::vector<moe::RoutingCounts> counts_;  // of the present step, per MoE layer
+  std::vector<Metric> aux_metrics_;         // of the present step, unweighted
+};
+
+}  // namespace conclave::train

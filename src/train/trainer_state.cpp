@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Saving and restoring a run. Random decisions are keyed by step and token id, so there is no generator
+// state; the sampler's state is a few counts.
+#include <fmt/format.h>
+
+#include "conclave/core/error.h"
+#include "conclave/train/json_reader.h"
+#include "conclave/train/model_state.h"
+#include "conclave/train/trainer.h"
+
+namespace conclave::train {
+
+void Trainer::save() {
+  const auto sampler = stream_->state();
+  CheckpointContents contents{.step = step_, .tokens = tokens_};
+  // Elapsed time belongs to the state only where the schedule reads it: a run bounded by steps is bitwise
+  // repeatable.
+  const double seconds = config_.training.max_minutes ? elapsed_seconds() : 0.0;
+  contents.state = fmt::format(
+      R"({{"optimizer_steps": {}, "skipped_steps": {}, "elapsed_seconds": {}, "consumed_samples": {}, )"
+      R"("source_counts": [{}], "data_fingerprint": {}}})",
+      optimizer_->num_steps(), skipped_, json_number(seconds), sampler.consumed_samples,
+      fmt::join(sampler.counts, ", "), json_quote(sampler.fingerprint));
+  contents.files = checkpoint_files(parameters_, *optimizer_);
+  try {
+    checkpoints_.save(contents);
+    saved_step_ = step_;
+    directory_.write_status({.state = RunState::kRunning, .step = step_});
+  } catch (const Error& error) {
+    if (!config_.checkpoint.continue_on_save_error) throw;
+    hooks_.log.error(
+        fmt::format("step {}: the checkpoint was not saved, training goes on: {}", step_, error.what()));
+  }
+}
+
+void Trainer::restore(int64_t step) {
+  const Checkpoint checkpoint = checkpoints_.open(step);
+  load_checkpoint(checkpoint, parameters_, optimizer_.get());
+  const std::string place = (checkpoint.folder() / kStateFile).string();
+  const Json json = parse_json(checkpoint.state(), place);
+  const JsonReader state(json, place);
+  optimizer_->set_num_steps(static_cast<int64_t>(state.at("optimizer_steps").count()));
+  skipped_ = static_cast<int64_t>(state.at("skipped_steps").count());
+  seconds_before_ = state.at("elapsed_seconds").number();
+  data::SamplerState sampler;
+  sampler.consumed_samples = static_cast<int64_t>(state.at("consumed_samples").count());
+  for (const auto& count : state.at("source_counts").items()) {
+    sampler.counts.push_back(static_cast<int64_t>(count.count()));
+  }
+  sampler.fingerprint = state.at("data_fingerprint").text();
+  stream_->restore(sampler);
+  step_ = saved_step_ = step;
+  tokens_ = checkpoint.manifest().tokens;
+  checkpoints_.protect(step);
+  hooks_.log.info(fmt::format("continuing from step {}", step));
+}
+
+}  // namespace conclave::train

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Own operators against ATen compositions or plain loops, in double.
+#include "conclave/ops/functions.h"
+
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/rms_norm.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "conclave/core/error.h"
+#include "conclave/ops/adamw.h"
+#include "conclave/ops/expert_mlp.h"
+#include "swiglu.h"
+
+namespace {
+
+using namespace conclave;
+
+void expect_within(const at::Tensor& got, const at::Tensor& want, double tolerance) {
+  const double scale = std::max(want.abs().max().item<double>(), 1e-3);
+  EXPECT_LE(got.sub(want).abs().max().item<double>(), tolerance * scale);
+}
+
+TEST(LinearCrossEntropy, sum_and_gradients_equal_aten_for_any_chunk_with_missing_targets) {
+  const auto target = at::tensor({3, -1, 0, 6, -1, 2, 2}, at::kLong);
+  for (const int64_t chunk : {1, 3, 100}) {
+    const auto x = at::randn({7, 5}, at::kDouble).requires_grad_(true);
+    const auto w = at::randn({11, 5}, at::kDouble).requires_grad_(true);
+    const auto got = ops::linear_cross_entropy(x, w, target, chunk);
+    got.sum.mul(0.3).backward();
+    const auto dx = x.grad().clone(), dw = w.grad().clone();
+    x.mutable_grad() = at::Tensor();
+    w.mutable_grad() = at::Tensor();
+    const auto want = at::cross_entropy_loss(x.mm(w.t()), target, {}, at::Reduction::Sum, -1);
+    want.mul(0.3).backward();
+    expect_within(got.sum, want, 1e-9);
+    expect_within(got.per_token_T.sum(), want, 1e-9);
+    expect_within(dx, x.grad(), 1e-9);
+    expect_within(dw, w.grad(), 1e-9);
+  }
+}
+
+TEST(LinearCrossEntropy, no_target_at_all_is_zero_and_an_id_past_the_vocabulary_is_refused) {
+  const auto x = at::randn({3, 5}, at::kDouble).requires_grad_(true);
+  const auto w = at::randn({11, 5}, at::kDouble);
+  const auto loss = ops::linear_cross_entropy(x, w, at::tensor({-1, -1, -1}, at::kLong));
+  loss.sum.backward();
+  EXPECT_EQ(loss.sum.item<double>(), 0.0);
+  EXPECT_EQ(x.grad().abs().max().item<double>(), 0.0);
+  EXPECT_THROW(ops::linear_cross_entropy(x, w, at::tensor({1, 11, 2}, at::kLong)), Error);
+}
+
+TEST(RmsNorm, equals_aten) {
+  const auto x = at::randn({3, 5, 7}, at::kDouble), w = at::randn({7}, at::kDouble);
+  expect_within(ops::rms_norm(x, w, 1e-6), at::rms_norm(x, {7}, w, 1e-6), 1e-9);
+}
+
+TEST(SwiGlu, value_and_gradient_equal_the_composition) {
+  const auto x = at::randn({3, 5, 14}, at::kDouble).requires_grad_(true);
+  const auto probe = at::randn({3, 5, 7}, at::kDouble);
+  const auto got = ops::swiglu(x);
+  got.mul(probe).sum().backward();
+  const auto dx = x.grad().clone();
+  x.mutable_grad() = at::Tensor();
+  const auto want = at::silu(x.narrow(-1, 0, 7)).mul(x.narrow(-1, 7, 7));
+  want.mul(probe).sum().backward();
+  expect_within(got, want, 1e-9);
+  expect_within(dx, x.grad(), 1e-9);
+}
+
+TEST(SwiGluKernel, fast_fp32_equals_the_plain_twin_also_for_zero_and_negative_scales) {
+  constexpr int64_t kRows = 5, kWidth = 37;
+  const auto h = at::randn({kRows, 2 * kWidth}).mul(4), d = at::randn({kRows, kWidth});
+  const auto s = at::tensor({0.0f, -0.7f, 1.0f, 0.3f, 2.0f});
+  const auto run = [&](auto forward, auto backward) {
+    std::vector<at::Tensor> out{at::zeros({kRows, kWidth}), at::zeros({kRows, 2 * kWidth}),
+                                at::zeros({kRows, kWidth}), at::zeros({kRows})};
+    forward(h.const_data_ptr<float>(), out[0].data_ptr<float>(), kWidth, 0, kRows);
+    backward(h.const_data_ptr<float>(), d.const_data_ptr<float>(), s.const_data_ptr<float>(),
+             out[1].data_ptr<float>(), out[2].data_ptr<float>(), out[3].data_ptr<float>(), kWidth, 0, kRows);
+    return out;
+  };
+  const auto got = run(kernels::swiglu_forward<float>, kernels::swiglu_backward<float>);
+  const auto want = run(kernels::swiglu_forward_ref<float>, kernels::swiglu_backward_ref<float>);
+  for (size_t i = 0; i < got.size(); ++i) expect_within(got[i], want[i], 2e-5);
+}
+
+TEST(AdamW, equals_the_fused_operator_of_aten_over_several_steps) {
+  auto p = at::randn({13}, at::kDouble), m = at::zeros({13}, at::kDouble), v = at::zeros({13}, at::kDouble);
+  auto p2 = p.clone(), m2 = m.clone(), v2 = v.clone();
+  for (int64_t step = 1; step <= 4; ++step) {
+    auto g = at::randn({13}, at::kDouble);
+    ops::adamw_(
+        p, g, m, v,
+        {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1, .step = step, .grad_scale = 0.5});
+    auto scaled = g.mul(0.5), count = at::tensor(static_cast<float>(step));
+    at::_fused_adamw_({p2}, {scaled}, {m2}, {v2}, {}, {count}, 0.01, 0.9, 0.95, 0.1, 1e-8, false, false);
+    expect_within(p, p2, 1e-9);
+    expect_within(v, v2, 1e-9);
+  }
+}
+
+TEST(SelectTopK, ties_go_to_the_lowest_index_and_nan_is_never_chosen) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const auto scores = at::tensor({1.0, 3.0, 3.0, nan, nan, nan, 0.5, nan}, at::kDouble).view({2, 4});
+  const auto chosen = ops::select_top_k(scores, 3);
+  const std::vector<int32_t> got(chosen.data_ptr<int32_t>(), chosen.data_ptr<int32_t>() + 6);
+  EXPECT_EQ(got, (std::vector<int32_t>{1, 2, 0, 2, -1, -1}));
+}
+
+TEST(ExpertMlp, an_expert_without_rows_gets_exactly_zero_gradients_and_zero_weights_have_one) {
+  const auto x = at::randn({4, 3}, at::kDouble);
+  const auto w13 = at::randn({3, 10, 3}, at::kDouble).requires_grad_(true);
+  const auto w2 = at::randn({3, 3, 5}, at::kDouble).requires_grad_(true);
+  const auto s = at::tensor({0.0, -1.0, 0.5, 2.0}, at::kDouble).requires_grad_(true);
+  const ops::Rows rows{.source_SD = x,
+                       .row_source_A = at::tensor({0, 1, 2, 3}, at::kInt),
+                       .expert_offsets = {0, 2, 2, 4},
+                       .source_offsets_S1 = at::tensor({0, 1, 2, 3, 4}, at::kInt),
+                       .rows_N = at::tensor({0, 1, 2, 3}, at::kInt)};
+  ops::expert_mlp(rows, s, w13, w2).sum().backward();
+  EXPECT_EQ(w13.grad()[1].abs().max().item<double>(), 0.0);
+  EXPECT_EQ(w2.grad()[1].abs().max().item<double>(), 0.0);
+  const auto h = x[0].matmul(w13.detach()[0].t());
+  const auto y = at::silu(h.narrow(0, 0, 5)).mul(h.narrow(0, 5, 5)).matmul(w2.detach()[0].t());
+  expect_within(s.grad()[0], y.sum(), 1e-9);  // the weight is 0, its gradient is not
+}
+
+}  // namespace
