@@ -39,12 +39,12 @@ uint64_t name_hash(const std::string& name) {  // FNV-1a
   return hash;
 }
 
-void fill_normal(const at::Tensor& tensor, double range, const RandomKey& key) {
+// `draw(i)` for every element i, in double, rounded once to the tensor's dtype.
+template <class Draw>
+void fill_elements(const at::Tensor& tensor, Draw draw) {
   auto values = at::empty(tensor.sizes(), tensor.options().dtype(at::kDouble).device(at::kCPU));
   double* out = values.data_ptr<double>();
-  for (int64_t i = 0; i < values.numel(); ++i) {
-    out[i] = range * key.normal(RandomStream::kInit, 0, static_cast<uint64_t>(i));
-  }
+  for (int64_t i = 0; i < values.numel(); ++i) out[i] = draw(static_cast<uint64_t>(i));
   tensor.copy_(values);
 }
 
@@ -53,12 +53,18 @@ void fill_normal(const at::Tensor& tensor, double range, const RandomKey& key) {
 void initialise(torch::nn::Module& root, double range, uint64_t seed) {
   const c10::NoGradGuard no_grad;
   for (const auto& parameter : tagged_parameters(root)) {
-    if (parameter.tag.role == ParamRole::kNorm) {
+    const RandomKey key{.seed = mix64(seed) ^ name_hash(parameter.name)};
+    if (const auto& bound = parameter.tag.init_uniform) {
+      fill_elements(parameter.tensor, [&](uint64_t i) {
+        return *bound * (2.0 * key.uniform(RandomStream::kInit, 0, i) - 1.0);
+      });
+    } else if (parameter.tag.role == ParamRole::kNorm) {
       parameter.tensor.fill_(1);
     } else if (parameter.tag.role == ParamRole::kBias) {
       parameter.tensor.zero_();
     } else {
-      fill_normal(parameter.tensor, range, {.seed = mix64(seed) ^ name_hash(parameter.name)});
+      fill_elements(parameter.tensor,
+                    [&](uint64_t i) { return range * key.normal(RandomStream::kInit, 0, i); });
     }
   }
 }

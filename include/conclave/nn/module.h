@@ -26,11 +26,12 @@ struct ParamTag {
     int64_t size = 0;
   };
   ParamRole role = ParamRole::kMatrix;
-  std::vector<Part> parts = {};            // empty: the whole tensor under the parameter's own name
-  std::optional<int64_t> expert_dim = {};  // dimension that counts experts
-  int64_t first_expert = 0;                // global id of index 0 of that dimension
-  std::optional<int64_t> shard_dim = {};   // dimension that tensor parallelism splits
-  std::string reduce_group = "data";       // gradients are summed over this group of ranks
+  std::vector<Part> parts = {};             // empty: the whole tensor under the parameter's own name
+  std::optional<int64_t> expert_dim = {};   // dimension that counts experts
+  int64_t first_expert = 0;                 // global id of index 0 of that dimension
+  std::optional<int64_t> shard_dim = {};    // dimension that tensor parallelism splits
+  std::optional<double> init_uniform = {};  // initial values U(-x, x) instead of the rule of the role
+  std::string reduce_group = "data";        // gradients are summed over this group of ranks
 };
 
 // Thin base: an ordinary torch::nn::Module whose parameters carry tags. Nothing else is added, so our modules

@@ -3,13 +3,12 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/log_sigmoid.h>
-#include <ATen/ops/where.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/moe/routers/logits.h"
 #include "conclave/ops/functions.h"
 
 namespace conclave::moe {
@@ -31,7 +30,7 @@ void TopKOptions::fields(config::Fields& f) {
       .min(0)
       .less_than(1);
   f("capacity", capacity, "Limit on the units of one expert.");
-  f("on_nonfinite", on_nonfinite, {{"error", NonFinitePolicy::kError}, {"mask", NonFinitePolicy::kMask}},
+  f("on_nonfinite", on_nonfinite, non_finite_names(),
     "A NaN or infinite logit stops the run, or counts as never selected.");
   f.check([this](config::Check& check) {
     const bool constant_weights =
@@ -59,7 +58,7 @@ class TopKRouter : public Router {
   RoutingPlan route(const at::Tensor& x_UD, const UnitMap& units, const ForwardContext& context,
                     RouterTrace& trace) override {
     trace.logits_UE = at::linear(jittered(x_UD.to(shape_.dtype), units, context), weight);
-    const auto logits_UE = checked(trace.logits_UE);
+    const auto logits_UE = checked_logits(trace.logits_UE, options_.on_nonfinite, shape_.layer);
     const auto log_scores_UE = options_.score_function == ScoreFunction::kSoftmax
                                    ? logits_UE.log_softmax(-1)
                                    : at::log_sigmoid(logits_UE);
@@ -110,21 +109,6 @@ class TopKRouter : public Router {
       }
     }
     return x_UD.mul(factor.to(shape_.dtype));
-  }
-
-  // Logits with non-finite values refused, or replaced by -inf (whose score is 0 and which is never
-  // selected).
-  at::Tensor checked(const at::Tensor& logits_UE) const {
-    const auto finite = logits_UE.detach().isfinite();
-    if (finite.all().item<bool>()) return logits_UE;
-    if (options_.on_nonfinite == NonFinitePolicy::kError) {
-      throw Error(
-          fmt::format("router of layer {}: {} of {} logits are NaN or infinite; lower the learning rate, add "
-                      "a z_loss, or set router.on_nonfinite: mask",
-                      shape_.layer, logits_UE.numel() - finite.sum().item<int64_t>(), logits_UE.numel()),
-          Error::Kind::kDiverged);
-    }
-    return at::where(finite, logits_UE, at::full_like(logits_UE, -INFINITY));
   }
 
   // Scores are monotone in the logits, so logits decide; a masked logit becomes NaN, which is never chosen.
