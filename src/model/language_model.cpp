@@ -131,4 +131,12 @@ at::Tensor LanguageModel::logits(const data::Batch& batch, moe::ForwardContext& 
   return at::linear(hidden(batch, context), head());
 }
 
+std::vector<moe::Router*> LanguageModel::routers() {
+  std::vector<moe::Router*> routers;
+  for (const auto& block : blocks_) {
+    if (block->moe()) routers.push_back(&block->moe()->router());
+  }
+  return routers;
+}
+
 }  // namespace conclave::model

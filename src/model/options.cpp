@@ -31,6 +31,8 @@ void MoeOptions::fields(config::Fields& f) {
   f("allow_noncausal", allow_noncausal,
     "Accept a router that looks at later tokens although the model predicts them.");
   f.plugin("router", router, "routers", "Who goes to which expert.");
+  f.plugin("balance_update", balance_update, "balance_updates",
+           "Changes of the selection bias outside the gradient.");
   f.plugins("aux_losses", aux_losses, "aux_losses", "Terms added to the objective for every MoE layer.");
 }
 

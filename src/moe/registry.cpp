@@ -9,6 +9,9 @@ namespace conclave::moe {
 #define CONCLAVE_AUX_LOSS(entry) AuxLossEntry entry();
 #include "losses/losses.def"
 #undef CONCLAVE_AUX_LOSS
+#define CONCLAVE_BALANCE(entry) BalanceEntry entry();
+#include "balance/balance.def"
+#undef CONCLAVE_BALANCE
 
 Registry builtin() {
   Registry registry;
@@ -18,11 +21,16 @@ Registry builtin() {
 #define CONCLAVE_AUX_LOSS(entry) registry.aux_losses.add(entry());
 #include "losses/losses.def"
 #undef CONCLAVE_AUX_LOSS
+#define CONCLAVE_BALANCE(entry) registry.balance_updates.add(entry());
+#include "balance/balance.def"
+#undef CONCLAVE_BALANCE
   return registry;
 }
 
 config::Tables Registry::tables() const {
-  return {{"routers", routers.infos()}, {"aux_losses", aux_losses.infos()}};
+  return {{"routers", routers.infos()},
+          {"aux_losses", aux_losses.infos()},
+          {"balance_updates", balance_updates.infos()}};
 }
 
 }  // namespace conclave::moe

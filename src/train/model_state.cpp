@@ -77,7 +77,14 @@ std::vector<NamedSlice> logical_slices(const nn::TaggedParameter& parameter, con
   return slices;
 }
 
+std::vector<NamedSlice> named_buffers(const torch::nn::Module& root) {
+  std::vector<NamedSlice> buffers;
+  for (const auto& item : root.named_buffers()) buffers.push_back({item.key(), item.value()});
+  return buffers;
+}
+
 std::vector<FileContents> checkpoint_files(const std::vector<nn::TaggedParameter>& parameters,
+                                           const std::vector<NamedSlice>& buffers,
                                            const optim::AdamW& optimizer) {
   FileContents model{.name = "model.safetensors"}, moments{.name = "optimizer.safetensors"};
   for (size_t i = 0; i < parameters.size(); ++i) {
@@ -92,11 +99,12 @@ std::vector<FileContents> checkpoint_files(const std::vector<nn::TaggedParameter
       moments.tensors.push_back(view_of(s.name + ".exp_avg_sq", s.tensor));
     }
   }
+  for (const auto& buffer : buffers) model.tensors.push_back(view_of(buffer.name, buffer.tensor));
   return {model, moments};
 }
 
 void load_checkpoint(const Checkpoint& checkpoint, const std::vector<nn::TaggedParameter>& parameters,
-                     const optim::AdamW* optimizer) {
+                     const std::vector<NamedSlice>& buffers, const optim::AdamW* optimizer) {
   const c10::NoGradGuard no_grad;
   const auto model = checkpoint.file("model.safetensors");
   std::set<std::string> used;
@@ -105,6 +113,10 @@ void load_checkpoint(const Checkpoint& checkpoint, const std::vector<nn::TaggedP
       copy_into(s.tensor, s.name, model);
       used.insert(s.name);
     }
+  }
+  for (const auto& buffer : buffers) {
+    copy_into(buffer.tensor, buffer.name, model);
+    used.insert(buffer.name);
   }
   refuse_extra(model, used);
   if (!optimizer) return;

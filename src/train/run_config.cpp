@@ -131,6 +131,12 @@ void check_router(const RunConfig& config, const moe::Registry& registry, const 
             moe.router.type),
         "choose a causal router (topk), order capacity by position, or set model.moe.allow_noncausal: true");
   }
+  if (moe.balance_update.type != "none" && !caps.selection_bias) {
+    problems.add(find(root, {"model", "moe", "balance_update"})->origin,
+                 fmt::format("balance_update '{}' changes a selection bias, and router '{}' has none",
+                             moe.balance_update.type, moe.router.type),
+                 "use it with topk, or remove it");
+  }
   if (caps.max_choices > moe.num_experts) {
     problems.add(find(root, {"model", "moe", "router", "top_k"})->origin,
                  fmt::format("model.moe.router: each token takes {} experts, but there are {}",
@@ -150,7 +156,10 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   config::read_fields([&](config::Fields& f) { config.fields(f); }, &tables, root, "", problems);
   problems.throw_if_any();
   complete(config.tokenizer, tables.at("tokenizers"));
-  if (config.model.moe) complete(config.model.moe->router, tables.at("routers"));
+  if (config.model.moe) {
+    complete(config.model.moe->router, tables.at("routers"));
+    complete(config.model.moe->balance_update, tables.at("balance_updates"));
+  }
   check_router(config, registry, root, problems);
   if (config.data.train.empty()) {
     problems.add(find(root, {"data"})->origin, "data.train is empty",
@@ -164,7 +173,10 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
 config::Node dump_run_config(RunConfig config, const moe::Registry& registry, const config::Node* written) {
   const auto tables = plugin_tables(registry);
   complete(config.tokenizer, tables.at("tokenizers"));
-  if (config.model.moe) complete(config.model.moe->router, tables.at("routers"));
+  if (config.model.moe) {
+    complete(config.model.moe->router, tables.at("routers"));
+    complete(config.model.moe->balance_update, tables.at("balance_updates"));
+  }
   return config::dump_fields([&](config::Fields& f) { config.fields(f); }, &tables, written);
 }
 

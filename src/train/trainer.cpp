@@ -48,6 +48,8 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
       aux_losses_.push_back(registry_.aux_losses.at(loss.type).make(loss.options));
       aux_names_.push_back(fmt::format("moe/{}", loss.type));
     }
+    const auto& balance = config.model.moe->balance_update;
+    balance_ = registry_.balance_updates.at(balance.type).make(balance.options);
   }
   stream_ = std::make_unique<data::BatchStream>(
       dataset_, data::StreamOptions{.seed = seed, .micro_batch_size = config.training.micro_batch_size});
@@ -107,6 +109,12 @@ StepReport Trainer::train_step() {
   if (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)) {
     const double limit = config_.training.clip_grad.value_or(report.gradient_norm);
     optimizer_->step(report.lr, report.gradient_norm > limit ? limit / report.gradient_norm : 1.0);
+    if (balance_) {
+      const auto routers = model_->routers();
+      for (size_t layer = 0; layer < routers.size(); ++layer) {
+        balance_->apply(routers[layer]->selection_bias(), counts_.at(layer), step_);
+      }
+    }
   } else if (config_.training.skip_nonfinite) {
     report.skipped = true;
     ++skipped_;

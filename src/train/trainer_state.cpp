@@ -21,7 +21,7 @@ void Trainer::save() {
       R"("source_counts": [{}], "data_fingerprint": {}}})",
       optimizer_->num_steps(), skipped_, json_number(seconds), sampler.consumed_samples,
       fmt::join(sampler.counts, ", "), json_quote(sampler.fingerprint));
-  contents.files = checkpoint_files(parameters_, *optimizer_);
+  contents.files = checkpoint_files(parameters_, named_buffers(*model_), *optimizer_);
   try {
     checkpoints_.save(contents);
     saved_step_ = step_;
@@ -35,7 +35,7 @@ void Trainer::save() {
 
 void Trainer::restore(int64_t step) {
   const Checkpoint checkpoint = checkpoints_.open(step);
-  load_checkpoint(checkpoint, parameters_, optimizer_.get());
+  load_checkpoint(checkpoint, parameters_, named_buffers(*model_), optimizer_.get());
   const std::string place = (checkpoint.folder() / kStateFile).string();
   const Json json = parse_json(checkpoint.state(), place);
   const JsonReader state(json, place);

@@ -162,6 +162,23 @@ TEST(Losses, load_balancing_is_one_at_balance_for_every_k_and_z_loss_matches_a_h
   EXPECT_NEAR(loss.item<double>(), 1.096709, 1e-6);
 }
 
+TEST(LossFreeBalance, moves_each_bias_against_its_load_and_the_bias_selects_but_never_weighs) {
+  const auto bias = at::zeros({5}, at::kFloat);
+  const auto updater = loss_free_entry().make(LossFreeOptions{.rate = 0.5});
+  updater->apply(bias, {.requested = {4, 2, 2, 1, 1}, .kept = {}}, 0);
+  const std::vector<float> got(bias.data_ptr<float>(), bias.data_ptr<float>() + 5);
+  EXPECT_EQ(got, (std::vector<float>{-0.5f, 0.0f, 0.0f, 0.5f, 0.5f}));
+
+  auto layer = make_layer({.top_k = 2, .norm_topk_prob = false});
+  layer->router().selection_bias()[4].fill_(2.0);  // larger than any difference of probabilities
+  auto context = ForwardContext::plain(kTokens);
+  layer->run(at::randn({kTokens, kWidth}, at::kDouble), context);
+  const auto& trace = context.traces.at(0);
+  const auto& plan = std::get<SparsePlan>(trace.plan.body);
+  EXPECT_EQ(plan.requested_E[4].item<int64_t>(), kTokens);
+  EXPECT_TRUE(plan.weight_N.narrow(0, 0, 1).equal(trace.probs_UE[0].narrow(0, 4, 1)));
+}
+
 TEST(Registry, an_unknown_router_is_named_with_the_nearest_one) {
   try {
     builtin().routers.at("topkk");

@@ -39,6 +39,7 @@ model:
     num_experts: 5
     moe_intermediate_size: 7
     router: {type: topk, top_k: 2, jitter_eps: 0.01}
+    balance_update: {type: loss_free, rate: 0.01}
     aux_losses: [{type: load_balancing, weight: 0.02, scope: sequence}, {type: z_loss, weight: 0.001}]
 data:
   seq_length: 21
@@ -150,6 +151,7 @@ TEST_F(TrainerTest, a_checkpoint_of_another_shape_is_refused_with_the_tensors_na
 TEST_F(TrainerTest, mistakes_over_several_sections_are_found_before_anything_starts) {
   EXPECT_THROW(read("x", {"model.moe.router.top_k=6"}), ConfigError);
   EXPECT_THROW(read("x", {"training.micro_batch_size=4"}), ConfigError);
+  EXPECT_THROW(read("x", {"model.moe.router={type: dselect_k}", "model.moe.aux_losses=[]"}), ConfigError);
   EXPECT_THROW(read("x", {"model.moe.router.capacity={factor: -1}"}), ConfigError);
   EXPECT_THROW(read("x", {"model.moe.router.capacity={min: 3}"}), ConfigError);
   EXPECT_THROW(read("x", {"model.moe.router.capacity={factor: 1.0, order: prob}"}), ConfigError);

@@ -16,6 +16,7 @@ class Block : public nn::Module {
  public:
   Block(const ModelOptions& options, int64_t layer, const moe::Registry& registry, c10::ScalarType dtype);
   at::Tensor run(const at::Tensor& x_BSD, const nn::AttentionInput& attention, moe::ForwardContext& context);
+  moe::MoeLayer* moe() { return moe_.get(); }  // null in a dense block
 
  private:
   std::shared_ptr<nn::RmsNorm> attention_norm_, mlp_norm_;
@@ -35,6 +36,8 @@ class LanguageModel : public nn::Module {
   ops::CrossEntropy loss(const data::Batch& batch, moe::ForwardContext& context);
   // Logits of every position, [B, S, V].
   at::Tensor logits(const data::Batch& batch, moe::ForwardContext& context);
+  // Routers of the MoE layers, in the order of the traces.
+  std::vector<moe::Router*> routers();
 
  private:
   at::Tensor hidden(const data::Batch& batch, moe::ForwardContext& context);  // [B, S, D] after the last norm

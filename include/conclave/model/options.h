@@ -20,6 +20,7 @@ struct MoeOptions {
   bool allow_noncausal = false;
   config::Plugin router = {.type = "topk", .options = {}};
   std::vector<config::Plugin> aux_losses = {};
+  config::Plugin balance_update = {.type = "none", .options = {}};
   void fields(config::Fields& f);
 
   // Inner width of all shared experts together; 0: none.

@@ -50,6 +50,7 @@ class MoeLayer : public nn::Module {
   // For torch::nn::Sequential: every row is a token, the trace is dropped. Training or evaluation as the
   // module says.
   at::Tensor forward(const at::Tensor& x);
+  Router& router() { return *router_; }
 
  private:
   at::Tensor execute(const RoutingPlan& plan, const at::Tensor& x_UD);

@@ -2,6 +2,7 @@
 #pragma once
 #include "conclave/config/problems.h"
 #include "conclave/core/error.h"
+#include "conclave/moe/balance.h"
 #include "conclave/moe/loss.h"
 #include "conclave/moe/router.h"
 
@@ -32,10 +33,11 @@ class Table {
 struct Registry {
   Table<RouterEntry> routers{"router"};
   Table<AuxLossEntry> aux_losses{"auxiliary loss"};
+  Table<BalanceEntry> balance_updates{"balance update"};
   config::Tables tables() const;
 };
 
-// Everything that comes with the library: the lines of routers.def and losses.def.
+// Everything that comes with the library: the lines of routers.def, losses.def and balance.def.
 Registry builtin();
 
 }  // namespace conclave::moe

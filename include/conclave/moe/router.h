@@ -13,6 +13,7 @@ struct Caps {
   bool causal = true;             // a token's routing does not depend on later tokens of its document
   bool batch_independent = true;  // ... nor on other sequences of the micro-batch
   int64_t max_choices = 0;        // experts that one token asks for; 0: no fixed number
+  bool selection_bias = false;    // has a bias that balance updates may change
   bool whole_group = false;       // looks at all units of a group: its group must be one document
 };
 
@@ -31,6 +32,10 @@ class Router : public nn::Module {
  public:
   virtual RoutingPlan route(const at::Tensor& x_UD, const UnitMap& units, const ForwardContext& context,
                             RouterTrace& trace) = 0;
+
+  // The bias [E] fp32 that is added to scores for selection only and that a BalanceUpdater may change; saved
+  // with the model. Undefined where a router selects nothing by score.
+  virtual at::Tensor selection_bias() { return {}; }
 };
 
 struct RouterEntry : config::PluginInfo {

@@ -17,14 +17,18 @@ struct NamedSlice {
 };
 std::vector<NamedSlice> logical_slices(const nn::TaggedParameter& parameter, const at::Tensor& values);
 
+// State without gradient that belongs to the model: selection biases.
+std::vector<NamedSlice> named_buffers(const torch::nn::Module& root);
+
 // The files of a checkpoint: model.safetensors and optimizer.safetensors (moments as NAME.exp_avg,
 // .exp_avg_sq). The views point into the tensors.
 std::vector<FileContents> checkpoint_files(const std::vector<nn::TaggedParameter>& parameters,
+                                           const std::vector<NamedSlice>& buffers,
                                            const optim::AdamW& optimizer);
 
 // Copies values back. Throws Error (kData) that names the tensor, the file and both shapes; a missing or an
 // extra tensor is an error too. `optimizer` may be null: weights only.
 void load_checkpoint(const Checkpoint& checkpoint, const std::vector<nn::TaggedParameter>& parameters,
-                     const optim::AdamW* optimizer);
+                     const std::vector<NamedSlice>& buffers, const optim::AdamW* optimizer);
 
 }  // namespace conclave::train

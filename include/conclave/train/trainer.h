@@ -79,6 +79,7 @@ class Trainer {
   std::unique_ptr<optim::AdamW> optimizer_;
   std::vector<std::unique_ptr<moe::AuxLoss>> aux_losses_;
   std::vector<std::string> aux_names_;
+  std::unique_ptr<moe::BalanceUpdater> balance_;  // null: none
   std::unique_ptr<data::BatchStream> stream_;
   CheckpointStore checkpoints_;
   std::vector<std::unique_ptr<MetricsSink>> sinks_;

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/log_sigmoid.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
@@ -53,6 +54,7 @@ class TopKRouter : public Router {
         fmt::format("top_k ({}) must be between 1 and num_experts ({})", options.top_k, shape.num_experts));
     weight = register_tagged("weight", at::empty({shape.num_experts, shape.width}, shape.dtype),
                              {.role = nn::ParamRole::kRouter});
+    bias_ = register_buffer("selection_bias", at::zeros({shape.num_experts}, at::kFloat));
   }
 
   RoutingPlan route(const at::Tensor& x_UD, const UnitMap& units, const ForwardContext& context,
@@ -65,7 +67,7 @@ class TopKRouter : public Router {
     trace.probs_UE = log_scores_UE.exp();
 
     const int64_t k = options_.top_k, num_units = x_UD.size(0);
-    const auto chosen_UK = ops::select_top_k(selection_scores(logits_UE), k);
+    const auto chosen_UK = ops::select_top_k(selection_scores(logits_UE, trace.probs_UE), k);
     const auto weight_UK = weights(logits_UE, log_scores_UE, trace.probs_UE, chosen_UK);
     auto unit_N = at::arange(num_units, at::kInt).repeat_interleave(k);
     auto choice_N = at::arange(k, at::kInt).repeat({num_units});
@@ -91,6 +93,8 @@ class TopKRouter : public Router {
             make_sparse_plan(num_units, shape_.num_experts, unit_N, expert_N, choice_N, weight_N, kept_N)};
   }
 
+  at::Tensor selection_bias() override { return bias_; }
+
   at::Tensor weight;  // [E, D]
 
  private:
@@ -111,10 +115,13 @@ class TopKRouter : public Router {
     return x_UD.mul(factor.to(shape_.dtype));
   }
 
-  // Scores are monotone in the logits, so logits decide; a masked logit becomes NaN, which is never chosen.
-  static at::Tensor selection_scores(const at::Tensor& logits_UE) {
-    const auto scores = logits_UE.detach();
-    return scores.masked_fill(scores.isinf(), NAN);
+  // Scores are monotone in the logits, so logits decide (a score may underflow, a logit does not) until there
+  // is a bias, which is added to the score. A masked logit becomes NaN, which is never chosen.
+  at::Tensor selection_scores(const at::Tensor& logits_UE, const at::Tensor& probs_UE) const {
+    const auto logits = logits_UE.detach();
+    const bool biased = bias_.ne(0).any().item<bool>();
+    const auto scores = biased ? probs_UE.detach().add(bias_) : logits;
+    return scores.masked_fill(logits.isinf(), NAN);
   }
 
   at::Tensor weights(const at::Tensor& logits_UE, const at::Tensor& log_scores_UE, const at::Tensor& probs_UE,
@@ -135,6 +142,7 @@ class TopKRouter : public Router {
 
   TopKOptions options_;
   RouterShape shape_;
+  at::Tensor bias_;  // [E] fp32
 };
 
 }  // namespace
@@ -156,7 +164,8 @@ RouterEntry topk_entry() {
     // whole batch.
     return Caps{.causal = !limited || capacity.order == CapacityOrder::kPosition,
                 .batch_independent = !limited,
-                .max_choices = options.as<TopKOptions>().top_k};
+                .max_choices = options.as<TopKOptions>().top_k,
+                .selection_bias = true};
   };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {
     return make_topk_router(options.as<TopKOptions>(), shape);
