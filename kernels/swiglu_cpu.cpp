@@ -5,90 +5,85 @@
 
 namespace conclave::kernels {
 
-namespace {
-
-template <class T>
-[[gnu::always_inline]] inline void swiglu_forward_row(const T* __restrict gate, const T* __restrict up,
-                                                      T* __restrict act, int64_t width) {
-  for (int64_t i = 0; i < width; ++i) act[i] = gate[i] / (T(1) + fast_exp(-gate[i])) * up[i];
+template <class H, class A>
+CONCLAVE_CPU_VARIANTS void swiglu_forward(const H* h, A* act, int64_t width, int64_t begin, int64_t end) {
+  using W = wide_t<A>;
+  for (int64_t row = begin; row < end; ++row) {
+    const H* __restrict gate = h + row * 2 * width;
+    const H* __restrict up = gate + width;
+    A* __restrict out = act + row * width;
+    for (int64_t i = 0; i < width; ++i) {
+      const W g = load(gate[i]);
+      store(out[i], g / (W(1) + fast_exp(-g)) * load(up[i]));
+    }
+  }
 }
 
-// Several partial sums, because one running sum would keep the loop from vectorising; their number is fixed,
-// so the order of additions is too.
-template <class T>
-[[gnu::always_inline]] inline T swiglu_dot(const T* __restrict a, const T* __restrict b, int64_t width) {
+namespace {
+
+template <class H, class A>
+[[gnu::always_inline]] inline void swiglu_backward_row(const H* __restrict gate, const H* __restrict up,
+                                                       const A* __restrict d_act, wide_t<A> s,
+                                                       A* __restrict d_gate, A* __restrict d_up,
+                                                       A* __restrict scaled_act, int64_t width) {
+  using W = wide_t<A>;
+  for (int64_t i = 0; i < width; ++i) {
+    const W g = load(gate[i]), u = load(up[i]);
+    const W sigmoid = W(1) / (W(1) + fast_exp(-g));
+    const W silu = g * sigmoid;
+    const W d = s * load(d_act[i]);
+    store(scaled_act[i], s * (silu * u));
+    store(d_gate[i], d * u * (sigmoid + silu * (W(1) - sigmoid)));
+    store(d_up[i], d * silu);
+  }
+}
+
+// <d_act, act>. Several partial sums, because one running sum would keep the loop from vectorising; their
+// number is fixed, so the order of additions is too.
+template <class H, class A>
+[[gnu::always_inline]] inline wide_t<A> swiglu_dot(const H* __restrict gate, const H* __restrict up,
+                                                   const A* __restrict d_act, int64_t width) {
+  using W = wide_t<A>;
   constexpr int64_t kLanes = 16;
-  T partial[kLanes] = {};
+  const auto term = [&](int64_t i) {
+    const W g = load(gate[i]);
+    return g / (W(1) + fast_exp(-g)) * load(up[i]) * load(d_act[i]);
+  };
+  W partial[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) partial[lane] += a[i + lane] * b[i + lane];
+    for (int64_t lane = 0; lane < kLanes; ++lane) partial[lane] += term(i + lane);
   }
-  T total = 0;
-  for (; i < width; ++i) total += a[i] * b[i];
+  W total = 0;
+  for (; i < width; ++i) total += term(i);
   for (int64_t lane = 0; lane < kLanes; ++lane) total += partial[lane];
   return total;
 }
 
-template <class T>
-[[gnu::always_inline]] inline void swiglu_backward_row(const T* __restrict gate, const T* __restrict up,
-                                                       const T* __restrict d_act, T s, T* __restrict d_gate,
-                                                       T* __restrict d_up, T* __restrict act, int64_t width) {
-  for (int64_t i = 0; i < width; ++i) {
-    const T sigmoid = T(1) / (T(1) + fast_exp(-gate[i]));
-    const T silu = gate[i] * sigmoid;
-    const T d = s * d_act[i];
-    act[i] = silu * up[i];
-    d_gate[i] = d * up[i] * (sigmoid + silu * (T(1) - sigmoid));
-    d_up[i] = d * silu;
-  }
-}
-
-template <class T>
-[[gnu::always_inline]] inline void scale_row(T* __restrict row, T s, int64_t width) {
-  for (int64_t i = 0; i < width; ++i) row[i] *= s;
-}
-
-template <class T>
-[[gnu::always_inline]] inline void swiglu_backward_rows(const T* h, const T* d_act, const T* scale, T* d_h,
-                                                        T* scaled_act, T* d_scale, int64_t width,
-                                                        int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    const T s = scale ? scale[row] : T(1);
-    T* act = scaled_act + row * width;
-    const T* d = d_act + row * width;
-    swiglu_backward_row(h + row * 2 * width, h + row * 2 * width + width, d, s, d_h + row * 2 * width,
-                        d_h + row * 2 * width + width, act, width);
-    if (d_scale) d_scale[row] = swiglu_dot(d, act, width);
-    if (scale) scale_row(act, s, width);
-  }
-}
-
 }  // namespace
 
-template <>
-CONCLAVE_CPU_VARIANTS void swiglu_forward<float>(const float* h, float* act, int64_t width, int64_t begin,
-                                                 int64_t end) {
+template <class H, class A>
+CONCLAVE_CPU_VARIANTS void swiglu_backward(const H* h, const A* d_act, const wide_t<A>* scale, A* d_h,
+                                           A* scaled_act, wide_t<A>* d_scale, int64_t width, int64_t begin,
+                                           int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    swiglu_forward_row(h + row * 2 * width, h + row * 2 * width + width, act + row * width, width);
+    const H* gate = h + row * 2 * width;
+    const A* d = d_act + row * width;
+    A* d_gate = d_h + row * 2 * width;
+    if (d_scale) d_scale[row] = swiglu_dot(gate, gate + width, d, width);
+    swiglu_backward_row(gate, gate + width, d, scale ? scale[row] : wide_t<A>(1), d_gate, d_gate + width,
+                        scaled_act + row * width, width);
   }
 }
 
-template <>
-void swiglu_forward<double>(const double* h, double* act, int64_t width, int64_t begin, int64_t end) {
-  swiglu_forward_ref(h, act, width, begin, end);
-}
-
-template <>
-CONCLAVE_CPU_VARIANTS void swiglu_backward<float>(const float* h, const float* d_act, const float* scale,
-                                                  float* d_h, float* scaled_act, float* d_scale,
-                                                  int64_t width, int64_t begin, int64_t end) {
-  swiglu_backward_rows(h, d_act, scale, d_h, scaled_act, d_scale, width, begin, end);
-}
-
-template <>
-void swiglu_backward<double>(const double* h, const double* d_act, const double* scale, double* d_h,
-                             double* scaled_act, double* d_scale, int64_t width, int64_t begin, int64_t end) {
-  swiglu_backward_ref(h, d_act, scale, d_h, scaled_act, d_scale, width, begin, end);
-}
+#define CONCLAVE_INSTANTIATE(H, A)                                                                       \
+  template void swiglu_forward<H, A>(const H*, A*, int64_t, int64_t, int64_t);                           \
+  template void swiglu_backward<H, A>(const H*, const A*, const wide_t<A>*, A*, A*, wide_t<A>*, int64_t, \
+                                      int64_t, int64_t)
+CONCLAVE_INSTANTIATE(float, float);
+CONCLAVE_INSTANTIATE(double, double);
+CONCLAVE_INSTANTIATE(bfloat16, bfloat16);
+CONCLAVE_INSTANTIATE(bfloat16, float);
+#undef CONCLAVE_INSTANTIATE
 
 }  // namespace conclave::kernels

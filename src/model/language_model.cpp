@@ -4,11 +4,11 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/ops/product.h"
 
 namespace conclave::model {
 
@@ -90,8 +90,8 @@ at::Tensor Block::run(const at::Tensor& x_BSD, const nn::AttentionInput& attenti
 }
 
 LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocab_size, const moe::Registry& registry,
-                             uint64_t seed, c10::ScalarType dtype)
-    : options_(options), dtype_(dtype) {
+                             uint64_t seed, c10::ScalarType dtype, std::optional<c10::ScalarType> activations)
+    : options_(options), dtype_(dtype), activations_(activations.value_or(dtype)) {
   embedding_ = register_tagged("embed_tokens", at::empty({vocab_size, options.hidden_size}, dtype),
                                {.role = nn::ParamRole::kEmbedding});
   for (int64_t layer = 0; layer < options.num_hidden_layers; ++layer) {
@@ -117,7 +117,7 @@ at::Tensor LanguageModel::hidden(const data::Batch& batch, moe::ForwardContext& 
   const auto attention =
       nn::attention_input(as_long(batch.document, shape), as_long(batch.position, shape),
                           options_.head_width(), options_.rope_theta, /*causal=*/true, dtype_);
-  auto x_BSD = at::embedding(embedding_, as_long(batch.token, shape));
+  auto x_BSD = at::embedding(embedding_, as_long(batch.token, shape)).to(activations_);
   for (const auto& block : blocks_) x_BSD = block->run(x_BSD, attention, context);
   return norm_->forward(x_BSD);
 }
@@ -128,7 +128,7 @@ ops::CrossEntropy LanguageModel::loss(const data::Batch& batch, moe::ForwardCont
 }
 
 at::Tensor LanguageModel::logits(const data::Batch& batch, moe::ForwardContext& context) {
-  return at::linear(hidden(batch, context), head());
+  return ops::linear(hidden(batch, context), head());
 }
 
 std::vector<moe::Router*> LanguageModel::routers() {

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/ops/product.h"
 
 namespace conclave::moe {
 
@@ -128,7 +129,7 @@ at::Tensor MoeLayer::execute(const RoutingPlan& plan, const at::Tensor& x_UD) {
 }
 
 at::Tensor MoeLayer::execute_sparse(const SparsePlan& plan, const at::Tensor& x_UD) {
-  const auto weights_A = plan.weight_N.index_select(0, plan.pair_of_row_A).to(x_UD.scalar_type());
+  const auto weights_A = plan.weight_N.index_select(0, plan.pair_of_row_A).to(experts_->w2.scalar_type());
   return dispatcher_->combine(plan, experts_->run(dispatcher_->dispatch(plan, x_UD), weights_A));
 }
 
@@ -136,19 +137,22 @@ at::Tensor MoeLayer::execute_slots(const SlotPlan& plan, const at::Tensor& x_UD)
   const int64_t groups = plan.dispatch_GML.size(0), members = plan.dispatch_GML.size(1),
                 slots = plan.dispatch_GML.size(2), width = x_UD.size(1);
   const auto unit = plan.unit_of_group_GM.reshape({-1});
-  const auto present = unit.ge(0).to(x_UD.scalar_type()).unsqueeze(1);
-  const auto x_GMD = x_UD.index_select(0, unit.clamp_min(0)).mul(present).view({groups, members, width});
-  const auto mixed_GLD = at::bmm(plan.dispatch_GML.to(x_UD.scalar_type()).transpose(1, 2), x_GMD);
+  const auto dtype = ops::product_dtype(x_UD.scalar_type());
+  const auto present = unit.ge(0).to(dtype).unsqueeze(1);
+  const auto x_GMD =
+      x_UD.index_select(0, unit.clamp_min(0)).to(dtype).mul(present).view({groups, members, width});
+  const auto mixed_GLD = at::bmm(plan.dispatch_GML.to(dtype).transpose(1, 2), x_GMD).to(x_UD.scalar_type());
 
   // Every (group, slot) is a unit with exactly one expert and weight 1, so the sparse executor runs the
   // experts.
   const auto slot_unit = at::arange(groups * slots, at::kInt);
-  const auto plan_of_slots =
-      make_sparse_plan(groups * slots, options_.num_experts, slot_unit, plan.slot_expert_L.repeat({groups}),
-                       at::zeros({groups * slots}, at::kInt), at::ones({groups * slots}, x_UD.options()), {});
+  const auto plan_of_slots = make_sparse_plan(
+      groups * slots, options_.num_experts, slot_unit, plan.slot_expert_L.repeat({groups}),
+      at::zeros({groups * slots}, at::kInt), at::ones({groups * slots}, experts_->w2.options()), {});
   const auto y_GLD =
       execute_sparse(plan_of_slots, mixed_GLD.reshape({-1, width})).view({groups, slots, width});
-  const auto y_GMD = at::bmm(plan.combine_GML.to(x_UD.scalar_type()), y_GLD).reshape({-1, width});
+  const auto y_GMD =
+      at::bmm(plan.combine_GML.to(dtype), y_GLD.to(dtype)).to(x_UD.scalar_type()).reshape({-1, width});
   const auto members_present = unit.ge(0).nonzero().squeeze(1);
   return at::zeros_like(x_UD).index_copy(0, unit.index_select(0, members_present),
                                          y_GMD.index_select(0, members_present));

@@ -5,7 +5,6 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -13,6 +12,7 @@
 #include "conclave/core/error.h"
 #include "conclave/ops/expert_mlp.h"
 #include "conclave/ops/functions.h"
+#include "conclave/ops/product.h"
 
 namespace conclave::nn {
 
@@ -20,7 +20,7 @@ Linear::Linear(int64_t in, int64_t out, c10::ScalarType dtype, ParamRole role) {
   weight = register_tagged("weight", at::empty({out, in}, dtype), {.role = role});
 }
 at::Tensor Linear::forward(const at::Tensor& x) {
-  return at::linear(x, weight);
+  return ops::linear(x, weight);
 }
 
 RmsNorm::RmsNorm(int64_t width, double eps, c10::ScalarType dtype) : eps_(eps) {
@@ -42,7 +42,7 @@ SwiGluMlp::SwiGluMlp(int64_t width, int64_t inner, c10::ScalarType dtype) {
                        .parts = {{.logical_name = "down_proj.weight", .dim = 0, .begin = 0, .size = width}}});
 }
 at::Tensor SwiGluMlp::forward(const at::Tensor& x) {
-  return at::linear(ops::swiglu(at::linear(x, w13)), w2);
+  return ops::linear(ops::swiglu(ops::linear(x, w13)), w2);
 }
 
 Attention::Attention(const AttentionOptions& o, c10::ScalarType dtype) : options_(o) {
@@ -78,10 +78,13 @@ at::Tensor Attention::run(const at::Tensor& x_BSD, const AttentionInput& input) 
   const auto v = project(*v_proj_, nullptr, o.num_key_value_heads);
   std::optional<at::Tensor> mask;
   if (input.mask_BSS.defined()) mask = input.mask_BSS;
-  const auto y =
-      at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value(),
-                                       /*scale=*/std::nullopt,
-                                       /*enable_gqa=*/o.num_heads != o.num_key_value_heads);
+  // The softmax of the fused operator is fp32 in either type.
+  const auto dtype = ops::product_dtype(x_BSD.scalar_type());
+  const auto y = at::scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask,
+                                                  /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value(),
+                                                  /*scale=*/std::nullopt,
+                                                  /*enable_gqa=*/o.num_heads != o.num_key_value_heads)
+                     .to(x_BSD.scalar_type());
   return o_proj_->forward(y.transpose(1, 2).reshape({batch, length, o.num_heads * o.head_dim}));
 }
 

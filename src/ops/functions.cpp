@@ -5,64 +5,63 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "conclave/core/error.h"
+#include "conclave/ops/product.h"
 #include "routing.h"
 
 namespace conclave::ops {
-
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const auto wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
-  const auto scale = at::rsqrt(wide.mul(wide).mean(-1, true).add(eps));
-  return wide.mul(scale).to(x.scalar_type()).mul(weight);
-}
-
-at::Tensor rope(const at::Tensor& x_BHSP, const at::Tensor& cos, const at::Tensor& sin) {
-  const int64_t half = x_BHSP.size(-1) / 2;
-  const auto first = x_BHSP.narrow(-1, 0, half);
-  const auto second = x_BHSP.narrow(-1, half, half);
-  return at::cat({first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin))}, -1);
-}
 
 namespace {
 
 struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x_TD,
                                                 const at::Tensor& weight_VD, const at::Tensor& target_T,
-                                                int64_t chunk) {
+                                                int64_t chunk, bool with_gradient) {
     const int64_t num_tokens = x_TD.size(0);
-    auto d_x = at::zeros_like(x_TD);
+    const auto dtype = product_dtype(x_TD.scalar_type());
+    const auto wide =
+        weight_VD.options();  // logits, losses and gradients of the weight: fp32, or fp64 in fp64 models
+    const auto weight = weight_VD.to(dtype);
+    auto d_x = at::empty_like(x_TD);
     auto d_w = at::zeros_like(weight_VD);
-    auto loss_T = at::zeros({num_tokens}, x_TD.options());
+    auto loss_T = at::zeros({num_tokens}, wide);
     for (int64_t first = 0; first < num_tokens; first += chunk) {
       const int64_t count = std::min(chunk, num_tokens - first);
-      const auto x = x_TD.narrow(0, first, count);
+      const auto x = x_TD.narrow(0, first, count).to(dtype);
       const auto target = target_T.narrow(0, first, count);
-      const auto has_target = target.ge(0).to(x_TD.scalar_type());
+      const auto has_target = target.ge(0).to(wide.dtype());
       const auto safe_target = target.clamp_min(0).unsqueeze(1);
-      auto log_p = x.mm(weight_VD.t()).log_softmax(-1);
+      auto log_p = x.mm(weight.t()).to(wide.dtype()).log_softmax(-1);
       loss_T.narrow(0, first, count).copy_(log_p.gather(1, safe_target).squeeze(1).neg().mul(has_target));
+      if (!with_gradient) continue;
       auto d_logits = log_p.exp_();  // softmax - onehot, only where there is a target
-      d_logits.scatter_add_(1, safe_target, at::zeros_like(safe_target, x_TD.options()).sub(1));
+      d_logits.scatter_add_(1, safe_target, at::zeros_like(safe_target, wide).sub(1));
       d_logits.mul_(has_target.unsqueeze(1));
-      d_x.narrow(0, first, count).copy_(d_logits.mm(weight_VD));
-      d_w.addmm_(d_logits.t(), x);
+      const auto d = d_logits.to(dtype);
+      d_x.narrow(0, first, count).copy_(d.mm(weight));
+      if (dtype == weight_VD.scalar_type()) {
+        d_w.addmm_(d.t(), x);
+      } else {
+        d_w.add_(d.t().mm(x));
+      }
     }
-    ctx->save_for_backward({d_x, d_w});
+    if (with_gradient) ctx->save_for_backward({d_x, d_w});
     ctx->mark_non_differentiable({loss_T});
     return {loss_T.sum(), loss_T};
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    return {saved[0].mul(grads[0]), saved[1].mul(grads[0]), at::Tensor(), at::Tensor()};
+    return {saved[0].mul(grads[0].to(saved[0].scalar_type())), saved[1].mul(grads[0]), at::Tensor(),
+            at::Tensor(), at::Tensor()};
   }
 };
 
@@ -79,7 +78,9 @@ CrossEntropy linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weig
                    fmt::format("linear_cross_entropy: target {} is outside the vocabulary of {}", largest,
                                weight_VD.size(0)));
   }
-  auto out = LinearCrossEntropy::apply(x_TD, weight_VD, target_T, chunk);
+  const bool with_gradient =
+      c10::GradMode::is_enabled() && (x_TD.requires_grad() || weight_VD.requires_grad());
+  auto out = LinearCrossEntropy::apply(x_TD, weight_VD, target_T, chunk, with_gradient);
   return {out[0], out[1]};
 }
 

@@ -107,7 +107,7 @@ void AdamW::step(double lr, double grad_scale) {
 
 void AdamW::zero_grad() {
   for (const auto& p : parameters_) {
-    if (p.tensor.grad().defined()) p.tensor.grad().zero_();
+    p.tensor.mutable_grad().reset();  // the next backward hands its buffer over instead of adding to zeros
   }
 }
 

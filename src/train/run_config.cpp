@@ -7,8 +7,17 @@
 
 #include "conclave/config/load.h"
 #include "conclave/core/error.h"
+#include "conclave/ops/product.h"
 
 namespace conclave::train {
+
+c10::ScalarType parameter_dtype(Precision precision) {
+  return precision == Precision::kFp64 ? c10::ScalarType::Double : c10::ScalarType::Float;
+}
+
+c10::ScalarType activation_dtype(Precision precision) {
+  return precision == Precision::kBf16 ? c10::ScalarType::BFloat16 : parameter_dtype(precision);
+}
 
 void RunOptions::fields(config::Fields& f) {
   f("name", name, "Name of the run.");
@@ -26,8 +35,13 @@ void TrainingOptions::fields(config::Fields& f) {
   f("exit_after", exit_after, "Save and stop after this step; schedules stay those of the whole run.").min(1);
   f("global_batch_size", global_batch_size, "Sequences per optimizer step.").min(1);
   f("micro_batch_size", micro_batch_size, "Sequences per forward pass.").min(1);
-  f("precision", precision, {{"fp32", Precision::kFp32}, {"fp64", Precision::kFp64}},
-    "Arithmetic of parameters and activations; fp64 is for proofs.");
+  f("precision", precision,
+    {{"auto", Precision::kAuto},
+     {"fp32", Precision::kFp32},
+     {"bf16", Precision::kBf16},
+     {"fp64", Precision::kFp64}},
+    "Activations: bf16 beside fp32 parameters, all fp32, or all fp64 (for proofs); auto: bf16 where the CPU "
+    "multiplies it at speed, else fp32.");
   f("clip_grad", clip_grad, "Largest global gradient norm; null: no clipping.").positive();
   f("skip_nonfinite", skip_nonfinite,
     "Skip (and count) a step whose loss or gradient is not finite, else stop.");
@@ -166,6 +180,10 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
                  "name a source: data.train: [{corpus: domains4}]");
   }
   problems.throw_if_any();
+  if (config.training.precision == Precision::kAuto) {
+    const bool fast = ops::product_dtype(c10::ScalarType::BFloat16) == c10::ScalarType::BFloat16;
+    config.training.precision = fast ? Precision::kBf16 : Precision::kFp32;
+  }
   if (written) *written = root;
   return config;
 }

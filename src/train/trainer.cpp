@@ -36,11 +36,10 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
           directory.checkpoints(),
           {.keep_latest_k = config.checkpoint.keep_latest_k, .keep_every = config.checkpoint.keep_every},
           hooks_.log) {
-  const auto dtype = config.training.precision == Precision::kFp64 ? at::kDouble : at::kFloat;
   const auto seed = static_cast<uint64_t>(config.run.seed);
   model_ = std::make_shared<model::LanguageModel>(
       config.model, config.model.vocab_size.value_or(dataset_.tokenizer->vocab_size()), registry_, seed,
-      dtype);
+      parameter_dtype(config.training.precision), activation_dtype(config.training.precision));
   parameters_ = nn::tagged_parameters(*model_);
   optimizer_ = std::make_unique<optim::AdamW>(parameters_, config.optimizer);
   if (config.model.moe) {

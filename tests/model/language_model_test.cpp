@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/model/language_model.h"
 
+#include <ATen/ops/cat.h>
 #include <gtest/gtest.h>
+
+#include "conclave/moe/routers/topk.h"
 
 namespace {
 
@@ -126,6 +129,30 @@ TEST(LanguageModel, gradients_match_central_differences) {
     flat[i] = before;
     EXPECT_NEAR(p.tensor.grad().view({-1})[i].item<double>(), (up - down) / (2 * step), 1e-5) << p.name;
   }
+}
+
+TEST(LanguageModel, bf16_activations_stay_near_fp32_and_parameters_and_gradients_are_fp32) {
+  const auto batch =
+      batch_of({{3, 5, 1, 7, 2, 9}, {4, 4, 8, 0, 6, 1}}, {{0, 0, 0, 1, 1, 1}, {0, 0, 0, 0, -1, -1}});
+  auto options = tiny();
+  options.initializer_range = 0.2;
+  options.moe->router.options.as<moe::TopKOptions>().top_k =
+      5;  // all experts: no choice can flip by rounding
+  const auto gradients = [&](c10::ScalarType activations) {
+    model::LanguageModel m(options, kVocab, moe::builtin(), 3, at::kFloat, activations);
+    moe::ForwardContext context;
+    m.loss(batch, context).sum.backward();
+    EXPECT_EQ(context.traces.at(0).logits_UE.scalar_type(), at::kFloat);
+    std::vector<at::Tensor> all;
+    for (const auto& p : nn::tagged_parameters(m)) {
+      EXPECT_EQ(p.tensor.grad().scalar_type(), at::kFloat) << p.name;
+      all.push_back(p.tensor.grad().clone().flatten());
+    }
+    return at::cat(all);
+  };
+  const auto bf16 = gradients(at::kBFloat16), fp32 = gradients(at::kFloat);
+  EXPECT_LE(bf16.sub(fp32).norm().item<double>(), 2e-2 * fp32.norm().item<double>());
+  EXPECT_GT(bf16.sub(fp32).norm().item<double>(), 0.0) << "the residual stream was not bf16";
 }
 
 }  // namespace

@@ -2,10 +2,16 @@
 // Own operators against ATen compositions or plain loops, in double.
 #include "conclave/ops/functions.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/randn_like.h>
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tensor.h>
@@ -15,7 +21,7 @@
 #include "conclave/core/error.h"
 #include "conclave/ops/adamw.h"
 #include "conclave/ops/expert_mlp.h"
-#include "swiglu.h"
+#include "conclave/ops/product.h"
 
 namespace {
 
@@ -73,23 +79,6 @@ TEST(SwiGlu, value_and_gradient_equal_the_composition) {
   expect_within(dx, x.grad(), 1e-9);
 }
 
-TEST(SwiGluKernel, fast_fp32_equals_the_plain_twin_also_for_zero_and_negative_scales) {
-  constexpr int64_t kRows = 5, kWidth = 37;
-  const auto h = at::randn({kRows, 2 * kWidth}).mul(4), d = at::randn({kRows, kWidth});
-  const auto s = at::tensor({0.0f, -0.7f, 1.0f, 0.3f, 2.0f});
-  const auto run = [&](auto forward, auto backward) {
-    std::vector<at::Tensor> out{at::zeros({kRows, kWidth}), at::zeros({kRows, 2 * kWidth}),
-                                at::zeros({kRows, kWidth}), at::zeros({kRows})};
-    forward(h.const_data_ptr<float>(), out[0].data_ptr<float>(), kWidth, 0, kRows);
-    backward(h.const_data_ptr<float>(), d.const_data_ptr<float>(), s.const_data_ptr<float>(),
-             out[1].data_ptr<float>(), out[2].data_ptr<float>(), out[3].data_ptr<float>(), kWidth, 0, kRows);
-    return out;
-  };
-  const auto got = run(kernels::swiglu_forward<float>, kernels::swiglu_backward<float>);
-  const auto want = run(kernels::swiglu_forward_ref<float>, kernels::swiglu_backward_ref<float>);
-  for (size_t i = 0; i < got.size(); ++i) expect_within(got[i], want[i], 2e-5);
-}
-
 TEST(AdamW, equals_the_fused_operator_of_aten_over_several_steps) {
   auto p = at::randn({13}, at::kDouble), m = at::zeros({13}, at::kDouble), v = at::zeros({13}, at::kDouble);
   auto p2 = p.clone(), m2 = m.clone(), v2 = v.clone();
@@ -129,6 +118,110 @@ TEST(ExpertMlp, an_expert_without_rows_gets_exactly_zero_gradients_and_zero_weig
   const auto h = x[0].matmul(w13.detach()[0].t());
   const auto y = at::silu(h.narrow(0, 0, 5)).mul(h.narrow(0, 5, 5)).matmul(w2.detach()[0].t());
   expect_within(s.grad()[0], y.sum(), 1e-9);  // the weight is 0, its gradient is not
+}
+
+// Seven tokens of width 24, each to two of three experts; expert 2 gets none.
+struct SmallBank {
+  explicit SmallBank(c10::ScalarType stored) {
+    const auto wide = stored == at::kDouble ? at::kDouble : at::kFloat;
+    x = at::randn({7, 24}, at::kDouble).to(stored).set_requires_grad(true);
+    s = at::randn({14}, at::kDouble).to(wide).set_requires_grad(true);
+    w13 = at::randn({3, 20, 24}, at::kDouble).mul(0.2).to(wide).set_requires_grad(true);
+    w2 = at::randn({3, 24, 10}, at::kDouble).mul(0.3).to(wide).set_requires_grad(true);
+    const auto row = at::arange(14, at::kInt);
+    rows = {.source_SD = x,
+            .row_source_A = row.remainder(7).to(at::kInt),
+            .expert_offsets = {0, 7, 14, 14},
+            .source_offsets_S1 = at::arange(0, 16, 2, at::kInt),
+            .rows_N = at::tensor({0, 7, 1, 8, 2, 9, 3, 10, 4, 11, 5, 12, 6, 13}, at::kInt)};
+  }
+  std::vector<at::Tensor> gradients(std::optional<c10::ScalarType> product) {
+    const auto y = ops::expert_mlp(rows, s, w13, w2, product);
+    const auto out = ops::combine_rows(y, rows.row_source_A, rows.source_offsets_S1, rows.rows_N);
+    out.backward(at::ones_like(out));
+    std::vector<at::Tensor> all{out.detach()};
+    for (auto leaf : {x, s, w13, w2}) {
+      EXPECT_EQ(leaf.grad().scalar_type(), leaf.scalar_type());
+      all.push_back(leaf.grad().clone());
+      leaf.mutable_grad().reset();
+    }
+    return all;
+  }
+  at::Tensor x, s, w13, w2;
+  ops::Rows rows;
+};
+
+void expect_near_in_norm(const at::Tensor& got, const at::Tensor& want, double tolerance) {
+  const auto exact = want.to(at::kDouble);
+  EXPECT_LE(got.to(at::kDouble).sub(exact).norm().item<double>(), tolerance * exact.norm().item<double>());
+}
+
+TEST(ExpertMlp, bf16_rows_with_fp32_weights_stay_near_double_whichever_type_multiplies) {
+  for (const auto product : {at::kFloat, at::kBFloat16}) {  // bf16 also pads 7 rows to 64
+    SmallBank bf16(at::kBFloat16), exact(at::kDouble);
+    exact.x = bf16.x.detach().to(at::kDouble).set_requires_grad(true);
+    exact.rows.source_SD = exact.x;
+    exact.s = bf16.s.detach().to(at::kDouble).set_requires_grad(true);
+    exact.w13 = bf16.w13.detach().to(at::kDouble).set_requires_grad(true);
+    exact.w2 = bf16.w2.detach().to(at::kDouble).set_requires_grad(true);
+    const auto got = bf16.gradients(product), want = exact.gradients({});
+    for (size_t i = 0; i < got.size(); ++i) expect_near_in_norm(got[i], want[i], 2e-2);
+    EXPECT_EQ(got[3][2].abs().max().item<double>(), 0.0) << "an expert without rows";
+  }
+}
+
+TEST(ExpertMlp, experts_run_by_several_threads_repeat_themselves_bit_for_bit) {
+  SmallBank bank(at::kFloat);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  const auto first = bank.gradients({});
+  for (int run = 0; run < 20; ++run) {
+    const auto again = bank.gradients({});
+    for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(again[i], first[i]));
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(Linear, bf16_input_with_an_fp32_weight_gives_an_fp32_gradient) {
+  const auto x = at::randn({5, 3, 24}).to(at::kBFloat16).set_requires_grad(true);
+  const auto w = at::randn({11, 24}).set_requires_grad(true);
+  const auto probe = at::randn({5, 3, 11}).to(at::kBFloat16);
+  const auto y = ops::linear(x, w);
+  EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+  y.backward(probe);
+  const auto x2 = x.detach().to(at::kDouble), w2 = w.detach().to(at::kDouble), d = probe.to(at::kDouble);
+  expect_near_in_norm(y, x2.matmul(w2.t()), 2e-2);
+  expect_near_in_norm(x.grad(), d.matmul(w2), 2e-2);
+  EXPECT_EQ(w.grad().scalar_type(), at::kFloat);
+  expect_near_in_norm(w.grad(), d.reshape({-1, 11}).t().mm(x2.reshape({-1, 24})), 2e-2);
+}
+
+TEST(RmsNorm, gradients_equal_those_of_aten_also_over_several_chunks_of_rows) {
+  const auto x = at::randn({601, 7}, at::kDouble).set_requires_grad(true);
+  const auto w = at::randn({7}, at::kDouble).set_requires_grad(true),
+             probe = at::randn({601, 7}, at::kDouble);
+  ops::rms_norm(x, w, 1e-6).backward(probe);
+  const auto dx = x.grad().clone(), dw = w.grad().clone();
+  x.mutable_grad().reset();
+  w.mutable_grad().reset();
+  at::rms_norm(x, {7}, w, 1e-6).backward(probe);
+  expect_within(dx, x.grad(), 1e-9);
+  expect_within(dw, w.grad(), 1e-9);
+}
+
+TEST(Rope, value_and_gradient_equal_the_composition) {
+  const auto x = at::randn({2, 3, 5, 14}, at::kDouble).set_requires_grad(true), probe = at::randn_like(x);
+  const auto angle = at::rand({2, 1, 5, 7}, at::kDouble).mul(6);
+  const auto cos = angle.cos(), sin = angle.sin();
+  const auto got = ops::rope(x, cos, sin);
+  got.backward(probe);
+  const auto dx = x.grad().clone();
+  x.mutable_grad().reset();
+  const auto a = x.narrow(-1, 0, 7), b = x.narrow(-1, 7, 7);
+  const auto want = at::cat({a.mul(cos).sub(b.mul(sin)), b.mul(cos).add(a.mul(sin))}, -1);
+  want.backward(probe);
+  expect_within(got, want, 1e-9);
+  expect_within(dx, x.grad(), 1e-9);
 }
 
 }  // namespace

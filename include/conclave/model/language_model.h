@@ -28,8 +28,11 @@ class Block : public nn::Module {
 // Decoder-only language model. Legend: B sequences, S tokens, T = B * S, D model width, V vocabulary.
 class LanguageModel : public nn::Module {
  public:
+  // `dtype` of the parameters: fp32, or fp64 for proofs. `activations`: the residual stream; bf16 beside fp32
+  // parameters, by default the same type. Router, softmax, statistics of norms and losses are fp32 in either
+  // case.
   LanguageModel(const ModelOptions& options, int64_t vocab_size, const moe::Registry& registry, uint64_t seed,
-                c10::ScalarType dtype);
+                c10::ScalarType dtype, std::optional<c10::ScalarType> activations = {});
 
   // Sum of next-token losses in nats over the batch's targets, and the per-token losses. Fills
   // `context.tokens` and appends one trace per MoE layer.
@@ -44,7 +47,7 @@ class LanguageModel : public nn::Module {
   const at::Tensor& head() const;
 
   ModelOptions options_;
-  c10::ScalarType dtype_;
+  c10::ScalarType dtype_, activations_;
   at::Tensor embedding_, head_;  // [V, D]
   std::vector<std::shared_ptr<Block>> blocks_;
   std::shared_ptr<nn::RmsNorm> norm_;

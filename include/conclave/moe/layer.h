@@ -37,7 +37,7 @@ struct MoeLayerOptions {
   int64_t expert_width = 256;  // F
   SharedExpertOptions shared = {};
   int layer = 0;
-  c10::ScalarType dtype = c10::ScalarType::Float;
+  c10::ScalarType dtype = c10::ScalarType::Float;  // of the parameters; fp32 ones take fp32 and bf16 inputs
 };
 
 // y_t = sum_e w_te E_e(x_t) + shared(x_t). Executes every kind of plan.

@@ -10,6 +10,9 @@
 // head width.
 namespace conclave::nn {
 
+// Parameters are fp32, or fp64 for proofs; fp32 ones take fp32 and bf16 inputs and answer in the type of the
+// input (ops/product.h).
+
 // y = x W^T, no bias. weight [out, in].
 class Linear : public Module {
  public:
@@ -68,7 +71,7 @@ class Attention : public Module {
 
 // Angles and mask out of documents and positions: a token attends to tokens of its own document that do not
 // come later (all of them when `causal` is false). document_BS, position_BS: [B, S] int64, document -1 is
-// padding, which attends to itself only.
+// padding, which attends to itself only. `dtype` of the angles: that of the parameters.
 AttentionInput attention_input(const at::Tensor& document_BS, const at::Tensor& position_BS, int64_t head_dim,
                                double rope_theta, bool causal, c10::ScalarType dtype);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -26,15 +27,17 @@ struct Rows {
 
 // weights_A[a] * W2_e(silu(gate_e(x_a)) * up_e(x_a)) for every row a: a bank of SwiGLU experts.
 //   rows       see above
-//   weights_A  [A] same dtype as the rows: combine weight s of each row, differentiable
-//   w13_E2FD   [E, 2F, D]: gate rows beside up rows;  w2_EDF [E, D, F]
-//   returns    [A, D]
+//   weights_A  [A] fp32, or fp64 beside fp64 rows: combine weight s of each row, differentiable
+//   w13_E2FD   [E, 2F, D]: gate rows beside up rows;  w2_EDF [E, D, F]; fp32, or fp64 beside fp64 rows
+//   returns    [A, D] in the dtype of the rows
 // Saved for backward: source [S, D], pre-activations [A, 2F], weights [A] and the maps; neither the gathered
 // rows nor the experts' outputs: with dA' = dO W2^T the gradient of s is <dA', act> (the SonicMoE identity),
-// so 2SD + 4AF bytes in a two-byte dtype. An expert without rows gets exactly zero gradients. CPU, float or
-// double.
+// so 2SD + 4AF bytes for bf16 rows. An expert without rows gets exactly zero gradients. CPU; rows in fp32,
+// fp64 or bf16. `product` is the type of the matrix products, by default that of ops/product.h; in bf16 an
+// expert's rows are padded to a multiple of 64 in scratch, since a number of rows seen for the first time
+// costs oneDNN a new kernel.
 at::Tensor expert_mlp(const Rows& rows, const at::Tensor& weights_A, const at::Tensor& w13_E2FD,
-                      const at::Tensor& w2_EDF);
+                      const at::Tensor& w2_EDF, std::optional<c10::ScalarType> product = {});
 
 // out[u] = sum of rows_AD[row_of_pair_N[j]] for the pairs j in [unit_offsets[u], unit_offsets[u + 1]), in
 // that order; pairs with row -1 add nothing, a unit without rows gets 0. Saves only the maps.

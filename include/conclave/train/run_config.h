@@ -12,7 +12,12 @@
 
 namespace conclave::train {
 
-enum class Precision { kFp32, kFp64 };
+// kAuto is resolved when a file is read: bf16 where the CPU multiplies bf16 at speed, else fp32.
+enum class Precision { kAuto, kFp32, kBf16, kFp64 };
+
+// Parameters, and with them gradients and moments, are fp32 (masters) unless everything is fp64.
+c10::ScalarType parameter_dtype(Precision precision);
+c10::ScalarType activation_dtype(Precision precision);
 
 struct RunOptions {
   std::string name = "run";
@@ -30,7 +35,7 @@ struct TrainingOptions {
   std::optional<int64_t> exit_after = {};  // stop early after this step, schedules unchanged
   int64_t global_batch_size = 8;
   int64_t micro_batch_size = 8;
-  Precision precision = Precision::kFp32;
+  Precision precision = Precision::kAuto;
   std::optional<double> clip_grad = 1.0;
   bool skip_nonfinite = false;
   void fields(config::Fields& f);

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "permute.h"
+
+namespace conclave::kernels {
+
+template <class In, class Out>
+void gather_rows_ref(const In* source, const int32_t* index, Out* out, int64_t width, int64_t begin,
+                     int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t d = 0; d < width; ++d) store(out[i * width + d], load(source[index[i] * width + d]));
+  }
+}
+
+template <class In, class Out>
+void sum_rows_ref(const In* rows, const int32_t* offsets, const int32_t* row_of, Out* out, int64_t width,
+                  int64_t begin, int64_t end) {
+  for (int64_t unit = begin; unit < end; ++unit) {
+    for (int64_t d = 0; d < width; ++d) {
+      wide_t<In> sum = 0;
+      for (int32_t j = offsets[unit]; j < offsets[unit + 1]; ++j) {
+        if (row_of[j] >= 0) sum += load(rows[row_of[j] * width + d]);
+      }
+      store(out[unit * width + d], sum);
+    }
+  }
+}
+
+template <class In, class Out>
+void scale_rows_ref(const In* in, const wide_t<In>* scale, Out* out, int64_t width, int64_t begin,
+                    int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t d = 0; d < width; ++d) store(out[row * width + d], scale[row] * load(in[row * width + d]));
+  }
+}
+
+#define CONCLAVE_INSTANTIATE(In, Out)                                                                    \
+  template void gather_rows_ref<In, Out>(const In*, const int32_t*, Out*, int64_t, int64_t, int64_t);    \
+  template void sum_rows_ref<In, Out>(const In*, const int32_t*, const int32_t*, Out*, int64_t, int64_t, \
+                                      int64_t);                                                          \
+  template void scale_rows_ref<In, Out>(const In*, const wide_t<In>*, Out*, int64_t, int64_t, int64_t)
+CONCLAVE_INSTANTIATE(float, float);
+CONCLAVE_INSTANTIATE(double, double);
+CONCLAVE_INSTANTIATE(bfloat16, bfloat16);
+CONCLAVE_INSTANTIATE(bfloat16, float);
+CONCLAVE_INSTANTIATE(float, bfloat16);
+#undef CONCLAVE_INSTANTIATE
+
+}  // namespace conclave::kernels

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fast kernels against their plain-loop twins, in every storage type.
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "norm.h"
+#include "permute.h"
+#include "rope.h"
+#include "swiglu.h"
+
+namespace {
+
+using namespace conclave::kernels;
+
+template <class T>
+double tolerance();
+template <>
+double tolerance<float>() {
+  return 2e-5;
+}
+template <>
+double tolerance<double>() {
+  return 1e-9;
+}
+template <>
+double tolerance<bfloat16>() {
+  return 2e-2;
+}
+
+template <class T>
+std::vector<T> random_values(size_t count, unsigned seed, double scale = 1.0) {
+  std::mt19937 engine(seed);
+  std::normal_distribution<double> normal(0.0, scale);
+  std::vector<T> values(count);
+  for (auto& value : values) store(value, static_cast<wide_t<T>>(normal(engine)));
+  return values;
+}
+
+template <class T>
+void expect_close(const std::vector<T>& got, const std::vector<T>& want) {
+  double largest = 1e-3;
+  for (const auto& value : want) largest = std::max(largest, std::abs(static_cast<double>(load(value))));
+  for (size_t i = 0; i < want.size(); ++i) {
+    ASSERT_NEAR(load(got[i]), load(want[i]), tolerance<T>() * largest) << "element " << i;
+  }
+}
+
+template <class T>
+class KernelTest : public testing::Test {};
+using Storage = testing::Types<float, double, bfloat16>;
+TYPED_TEST_SUITE(KernelTest, Storage);
+
+TYPED_TEST(KernelTest, rms_norm_equals_its_twin) {
+  using T = TypeParam;
+  using W = wide_t<T>;
+  constexpr int64_t kRows = 5, kWidth = 37;
+  const auto x = random_values<T>(kRows * kWidth, 1), d = random_values<T>(kRows * kWidth, 2);
+  const auto weight = random_values<W>(kWidth, 3);
+  std::vector<T> out[2], d_x[2];
+  std::vector<W> inv[2], d_weight[2];
+  for (int ref = 0; ref < 2; ++ref) {
+    out[ref].resize(kRows * kWidth);
+    d_x[ref].resize(kRows * kWidth);
+    inv[ref].resize(kRows);
+    d_weight[ref] = random_values<W>(kWidth, 4);  // added to what is there
+    (ref ? rms_norm_forward_ref<T> : rms_norm_forward<T>)(x.data(), weight.data(), 1e-6, out[ref].data(),
+                                                          inv[ref].data(), kWidth, 0, kRows);
+    (ref ? rms_norm_backward_ref<T> : rms_norm_backward<T>)(x.data(), weight.data(), inv[ref].data(),
+                                                            d.data(), d_x[ref].data(), d_weight[ref].data(),
+                                                            kWidth, 0, kRows);
+  }
+  expect_close(out[0], out[1]);
+  expect_close(inv[0], inv[1]);
+  expect_close(d_x[0], d_x[1]);
+  expect_close(d_weight[0], d_weight[1]);
+}
+
+TYPED_TEST(KernelTest, rope_equals_its_twin_and_turns_back_in_place) {
+  using T = TypeParam;
+  constexpr int64_t kTokens = 5, kHeads = 3, kHalf = 7;
+  const auto x = random_values<T>(kTokens * kHeads * 2 * kHalf, 1);
+  std::vector<wide_t<T>> cosine, sine;
+  for (int i = 0; i < kTokens * kHalf; ++i) {
+    cosine.push_back(static_cast<wide_t<T>>(std::cos(0.3 * i)));
+    sine.push_back(static_cast<wide_t<T>>(std::sin(0.3 * i)));
+  }
+  auto fast = x, plain = x;
+  rope<T>(x.data(), cosine.data(), sine.data(), fast.data(), kHeads, kHalf, 1, 0, kTokens);
+  rope_ref<T>(x.data(), cosine.data(), sine.data(), plain.data(), kHeads, kHalf, 1, 0, kTokens);
+  expect_close(fast, plain);
+  rope<T>(fast.data(), cosine.data(), sine.data(), fast.data(), kHeads, kHalf, -1, 0, kTokens);
+  expect_close(fast, x);
+}
+
+template <class In, class Out>
+void check_rows() {
+  constexpr int64_t kSource = 7, kRows = 11, kWidth = 301, kUnits = 4;  // wider than one block of sum_rows
+  const auto source = random_values<In>(kSource * kWidth, 1);
+  const std::vector<int32_t> index{3, 0, 6, 6, 2, 1, 5, 4, 3, 0, 2};
+  std::vector<Out> gathered[2];
+  for (int ref = 0; ref < 2; ++ref) {
+    gathered[ref].resize(kRows * kWidth);
+    (ref ? gather_rows_ref<In, Out> : gather_rows<In, Out>)(source.data(), index.data(), gathered[ref].data(),
+                                                            kWidth, 0, kRows);
+  }
+  expect_close(gathered[0], gathered[1]);
+
+  const std::vector<int32_t> offsets{0, 3, 3, 5, 7}, row_of{6, -1, 2, 0, 0, 5, 1};
+  const auto scale = random_values<wide_t<In>>(kSource, 2);
+  std::vector<Out> sums[2], scaled[2];
+  for (int ref = 0; ref < 2; ++ref) {
+    sums[ref].resize(kUnits * kWidth);
+    scaled[ref].resize(kSource * kWidth);
+    (ref ? sum_rows_ref<In, Out> : sum_rows<In, Out>)(source.data(), offsets.data(), row_of.data(),
+                                                      sums[ref].data(), kWidth, 0, kUnits);
+    (ref ? scale_rows_ref<In, Out> : scale_rows<In, Out>)(source.data(), scale.data(), scaled[ref].data(),
+                                                          kWidth, 0, kSource);
+  }
+  expect_close(sums[0], sums[1]);
+  expect_close(scaled[0], scaled[1]);
+  for (int64_t i = 0; i < kWidth; ++i) ASSERT_EQ(load(sums[0][kWidth + i]), 0) << "a unit without rows";
+}
+
+TEST(MovingRows, equal_their_twins_between_all_storage_types) {
+  check_rows<float, float>();
+  check_rows<double, double>();
+  check_rows<bfloat16, bfloat16>();
+  check_rows<bfloat16, float>();
+  check_rows<float, bfloat16>();
+}
+
+template <class H, class A>
+void check_swiglu() {
+  constexpr int64_t kRows = 5, kWidth = 37;
+  const auto h = random_values<H>(kRows * 2 * kWidth, 1, 4.0);
+  const auto d = random_values<A>(kRows * kWidth, 2);
+  std::vector<wide_t<A>> scale = random_values<wide_t<A>>(kRows, 3);
+  scale[1] = 0;  // its gradient is not zero
+  std::vector<A> act[2], d_h[2], scaled[2];
+  std::vector<wide_t<A>> d_scale[2];
+  for (int ref = 0; ref < 2; ++ref) {
+    act[ref].resize(kRows * kWidth);
+    scaled[ref].resize(kRows * kWidth);
+    d_h[ref].resize(kRows * 2 * kWidth);
+    d_scale[ref].resize(kRows);
+    (ref ? swiglu_forward_ref<H, A> : swiglu_forward<H, A>)(h.data(), act[ref].data(), kWidth, 0, kRows);
+    (ref ? swiglu_backward_ref<H, A> : swiglu_backward<H, A>)(h.data(), d.data(), scale.data(),
+                                                              d_h[ref].data(), scaled[ref].data(),
+                                                              d_scale[ref].data(), kWidth, 0, kRows);
+  }
+  expect_close(act[0], act[1]);
+  expect_close(d_h[0], d_h[1]);
+  expect_close(scaled[0], scaled[1]);
+  expect_close(d_scale[0], d_scale[1]);
+  EXPECT_NE(d_scale[0][1], 0);
+}
+
+TEST(SwiGluKernel, equals_its_twin_in_every_pair_of_types_also_for_zero_and_negative_scales) {
+  check_swiglu<float, float>();
+  check_swiglu<double, double>();
+  check_swiglu<bfloat16, bfloat16>();
+  check_swiglu<bfloat16, float>();
+}
+
+TEST(Bfloat16, rounds_to_nearest_even_and_keeps_nan_and_infinity) {
+  const auto round = [](float x) {
+    bfloat16 out;
+    store(out, x);
+    return load(out);
+  };
+  EXPECT_EQ(round(1.0f), 1.0f);
+  EXPECT_EQ(round(1.0f + 0x1p-8f), 1.0f);            // a tie goes to the even neighbour
+  EXPECT_EQ(round(1.0f + 0x3p-8f), 1.0f + 0x1p-6f);  // and here upwards
+  EXPECT_EQ(round(1.0f + 0x1p-8f + 0x1p-20f), 1.0f + 0x1p-7f);
+  EXPECT_EQ(round(INFINITY), INFINITY);
+  EXPECT_TRUE(std::isnan(round(NAN)));
+}
+
+}  // namespace
