@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks what the program generates about its configuration.
 
-usage: tools/check_config_doc.py PROGRAM [--write]
+usage: tools/check_config_doc.py PROGRAM [--write] | --self-test
 
 docs/config_reference.md must be what `conclave config reference` prints; --write writes it. Where this Python has
 jsonschema and PyYAML, the JSON Schema must be a valid one, accept every file in configs/ and refuse a misspelt key.
@@ -23,9 +23,8 @@ def ask(program, *arguments):
     return subprocess.run([program, *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def check_page(text):
-    old = PAGE.read_text() if PAGE.exists() else ""
-    lines = list(difflib.unified_diff(old.splitlines(), text.splitlines(), str(PAGE.name), "the program", n=0, lineterm=""))
+def check_page(old, text):
+    lines = difflib.unified_diff(old.splitlines(), text.splitlines(), PAGE.name, "the program", n=0, lineterm="")
     return ["\n".join(lines), "run tools/check_config_doc.py PROGRAM --write"] if old != text else []
 
 
@@ -57,14 +56,28 @@ def check_schema(text):
     return complaints
 
 
+def self_test():
+    changed = check_page("| `a` | integer |\n| `b` | integer |\n", "| `a` | number |\n| `b` | integer |\n")
+    lax = check_schema('{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}')
+    strict = check_schema('{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "array"}')
+    tried = "jsonschema" in sys.modules
+    right = (check_page("same", "same") == [] and "+| `a` | number |" in changed[0] and "`b`" not in changed[0]
+             and (not tried or any("accepts misspelt_key" in line for line in lax))
+             and (not tried or any("the schema refuses $" in line for line in strict)))
+    print("as expected" if right else f"unexpected: {changed} {lax} {strict}")
+    return 0 if right else 1
+
+
 def main(arguments):
+    if arguments == ["--self-test"]:
+        return self_test()
     if not arguments or arguments[1:] not in ([], ["--write"]):
         sys.exit(__doc__)
     page = NOTE + ask(arguments[0], "config", "reference").rstrip() + "\n"
     if arguments[1:]:
         PAGE.write_text(page)
         return 0
-    complaints = check_page(page) + check_schema(ask(arguments[0], "config", "schema"))
+    complaints = check_page(PAGE.read_text() if PAGE.exists() else "", page) + check_schema(ask(arguments[0], "config", "schema"))
     print("\n".join(complaints) or "no complaints")
     return 1 if complaints else 0
 

@@ -26,7 +26,9 @@ function(conclave_locate_torch variable)
     endif()
   endforeach()
   if(NOT root)
-    find_path(root_of_prefix share/cmake/Torch/TorchConfig.cmake NO_CACHE)
+    # Not in the system's folders: a distribution's LibTorch of another version would hide the right one.
+    find_path(root_of_prefix share/cmake/Torch/TorchConfig.cmake PATHS ${CMAKE_PREFIX_PATH} ENV CMAKE_PREFIX_PATH
+              NO_DEFAULT_PATH NO_CACHE)
     if(root_of_prefix)
       set(root "${root_of_prefix}")
     endif()
