@@ -141,8 +141,9 @@ moe::ForwardContext Trainer::training_context() const {
   return context;
 }
 
-// Forward passes that only count. Every random decision is keyed by seed, step and token, and the batches are
-// kept for the passes that train, so nothing is drawn, read or changed twice.
+// Forward passes that only count, by the call that trains, so that whatever it does to the tokens is counted.
+// Every random decision is keyed by seed, step and token, and the batches are kept for the passes that train,
+// so nothing is drawn, read or changed twice.
 std::vector<data::Batch> Trainer::counting_pass(int64_t num_micro_batches) {
   const c10::NoGradGuard no_grad;
   std::vector<data::Batch> batches;

@@ -83,10 +83,11 @@ at::Tensor threshold_of_others(const at::Tensor& logits_UE, int64_t k) {
   if (k >= logits_UE.size(1)) return at::full_like(logits_UE, -INFINITY);
   // The same selection as the router's, so that ties agree with it: an expert among the first k has to beat
   // the (k + 1)-th, every other one the k-th.
-  const auto best_UK = ops::select_top_k(logits_UE.detach(), k + 1).clamp_min(0).to(at::kLong);
-  const auto values_UK = logits_UE.gather(1, best_UK);
+  const auto best_UK = ops::select_top_k(logits_UE.detach(), k + 1);
+  const auto index_UK = best_UK.clamp_min(0).to(at::kLong);
+  const auto values_UK = logits_UE.gather(1, index_UK).masked_fill(best_UK.lt(0), -INFINITY);
   const auto selected_UE =
-      at::full_like(logits_UE.detach(), 0).scatter(1, best_UK.narrow(1, 0, k), 1.0).to(at::kBool);
+      at::full_like(logits_UE.detach(), 0).scatter(1, index_UK.narrow(1, 0, k), 1.0).to(at::kBool);
   return at::where(selected_UE, values_UK.narrow(1, k, 1), values_UK.narrow(1, k - 1, 1));
 }
 
