@@ -156,6 +156,41 @@ void check_router(const RunConfig& config, const moe::Registry& registry, const 
                  fmt::format("model.moe.router: each token takes {} experts, but there are {}",
                              caps.max_choices, moe.num_experts),
                  fmt::format("use at most {}", moe.num_experts));
+    return;
+  }
+  const auto& entry = registry.routers.at(moe.router.type);
+  const auto refusal = entry.refusal ? entry.refusal(moe.router.options, moe.num_experts) : "";
+  if (!refusal.empty()) {
+    problems.add(origin, "model.moe.router: " + refusal, "change the router or model.moe.num_experts");
+  }
+}
+
+// Auxiliary losses against what the router records, and against each other.
+void check_aux_losses(const model::MoeOptions& moe, const moe::Registry& registry, const config::Node& root,
+                      config::Problems& problems) {
+  auto records = registry.routers.at(moe.router.type).caps(moe.router.options).records;
+  // With a selection bias it is not the noisy logits alone that select.
+  if (moe.balance_update.type != "none") std::erase(records, "threshold");
+  const config::Node* list = find(root, {"model", "moe", "aux_losses"});
+  std::vector<std::string> metrics;
+  for (size_t i = 0; i < moe.aux_losses.size(); ++i) {
+    const auto& loss = moe.aux_losses[i];
+    const auto traits = registry.aux_losses.at(loss.type).traits(loss.options);
+    const auto& origin = i < list->items.size() ? list->items[i].origin : list->origin;
+    for (const auto& record : traits.records) {
+      if (std::find(records.begin(), records.end(), record) != records.end()) continue;
+      problems.add(
+          origin,
+          fmt::format("auxiliary loss '{}' reads '{}' of the router, which '{}' as configured does not "
+                      "record",
+                      loss.type, record, moe.router.type),
+          traits.remedy);
+    }
+    if (std::find(metrics.begin(), metrics.end(), traits.metric) != metrics.end()) {
+      problems.add(origin, fmt::format("auxiliary loss '{}' stands twice with the same scope", loss.type),
+                   "remove one, or give them different scopes");
+    }
+    metrics.push_back(traits.metric);
   }
 }
 
@@ -173,6 +208,7 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
   if (config.model.moe) {
     complete(config.model.moe->router, tables.at("routers"));
     complete(config.model.moe->balance_update, tables.at("balance_updates"));
+    check_aux_losses(*config.model.moe, registry, root, problems);
   }
   check_router(config, registry, root, problems);
   if (config.data.train.empty()) {

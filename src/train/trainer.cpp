@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
@@ -43,10 +44,7 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
   parameters_ = nn::tagged_parameters(*model_);
   optimizer_ = std::make_unique<optim::AdamW>(parameters_, config.optimizer);
   if (config.model.moe) {
-    for (const auto& loss : config.model.moe->aux_losses) {
-      aux_losses_.push_back(registry_.aux_losses.at(loss.type).make(loss.options));
-      aux_names_.push_back(fmt::format("moe/{}", loss.type));
-    }
+    aux_ = AuxObjective(config.model.moe->aux_losses, registry_);
     const auto& balance = config.model.moe->balance_update;
     balance_ = registry_.balance_updates.at(balance.type).make(balance.options);
   }
@@ -135,6 +133,28 @@ StepReport Trainer::train_step() {
   return report;
 }
 
+moe::ForwardContext Trainer::training_context() const {
+  moe::ForwardContext context;
+  context.step = step_;
+  context.random = {.seed = static_cast<uint64_t>(config_.run.seed), .step = static_cast<uint64_t>(step_)};
+  return context;
+}
+
+// Forward passes that only count, by the call that trains, so that whatever it does to the tokens is counted.
+// Every random decision is keyed by seed, step and token, and the batches are kept for the passes that train,
+// so nothing is drawn, read or changed twice.
+std::vector<data::Batch> Trainer::counting_pass(int64_t num_micro_batches) {
+  const c10::NoGradGuard no_grad;
+  std::vector<data::Batch> batches;
+  for (int64_t i = 0; i < num_micro_batches; ++i) {
+    batches.push_back(stream_->next());
+    auto context = training_context();
+    model_->loss(batches.back(), context);
+    aux_.count(context.traces);
+  }
+  return batches;
+}
+
 void Trainer::backward_micro_batches(StepReport& report) {
   const double begin = monotonic_seconds();
   const int64_t num_micro_batches = config_.training.global_batch_size / config_.training.micro_batch_size;
@@ -144,25 +164,21 @@ void Trainer::backward_micro_batches(StepReport& report) {
                                .num_micro_batches = num_micro_batches,
                                .num_sequences = sums.num_sequences};
   counts_.clear();
-  std::vector<double> aux_sums(aux_losses_.size(), 0.0);
+  aux_.begin_step();
+  std::vector<data::Batch> counted;
+  if (aux_.needs_exact_global_counts()) counted = counting_pass(num_micro_batches);
   double nats = 0;
   int64_t bytes = 0;
   for (int64_t i = 0; i < num_micro_batches; ++i) {
-    const data::Batch batch = stream_->next();
-    moe::ForwardContext context;
-    context.step = step_;
-    context.random = {.seed = static_cast<uint64_t>(config_.run.seed), .step = static_cast<uint64_t>(step_)};
+    const data::Batch batch = counted.empty() ? stream_->next() : std::move(counted[static_cast<size_t>(i)]);
+    auto context = training_context();
     const auto loss = model_->loss(batch, context);
     auto objective = loss.sum.div(static_cast<double>(std::max<int64_t>(totals.num_targets, 1)));
     counts_.resize(context.traces.size());
     for (size_t layer = 0; layer < context.traces.size(); ++layer) {
       counts_[layer].add(context.traces[layer].plan);
-      for (size_t a = 0; a < aux_losses_.size(); ++a) {
-        const auto share = aux_losses_[a]->share(context.traces[layer], totals);
-        aux_sums[a] += share.item<double>();
-        objective = objective.add(share, aux_losses_[a]->weight(step_));
-      }
     }
+    objective = aux_.add_to(objective, context.traces, totals, step_);
     objective.backward();
     nats += loss.sum.item<double>();
     bytes += batch.num_target_bytes;
@@ -171,11 +187,6 @@ void Trainer::backward_micro_batches(StepReport& report) {
   report.loss = nats / static_cast<double>(std::max<int64_t>(totals.num_targets, 1));
   report.bits_per_byte = bytes > 0 ? nats / std::numbers::ln2 / static_cast<double>(bytes) : 0.0;
   report.tokens_per_second = static_cast<double>(totals.num_tokens) / (monotonic_seconds() - begin);
-  aux_metrics_.clear();
-  for (size_t a = 0; a < aux_losses_.size(); ++a) {
-    aux_metrics_.push_back(
-        {aux_names_[a], aux_sums[a] / static_cast<double>(std::max<size_t>(counts_.size(), 1))});
-  }
   for (const auto& c : counts_) {
     report.load_max_over_mean += moe::load_max_over_mean(c.requested) / static_cast<double>(counts_.size());
   }
@@ -206,7 +217,8 @@ void Trainer::emit(const StepReport& report, double step_seconds) {
     metrics.push_back({"moe/load_entropy", entropy});
     metrics.push_back({"moe/dead_share", dead});
     metrics.push_back({"moe/drop_rate", drop});
-    metrics.insert(metrics.end(), aux_metrics_.begin(), aux_metrics_.end());
+    const auto aux = aux_.metrics();
+    metrics.insert(metrics.end(), aux.begin(), aux.end());
   }
   for (const auto& sink : sinks_) sink->emit(step_, wall_seconds(), metrics);
 }

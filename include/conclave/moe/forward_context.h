@@ -16,8 +16,9 @@ enum class Phase { kTrain, kEval, kGenerate };
 struct RouterTrace {
   int layer = 0;
   at::Tensor logits_UE = {}, probs_UE = {};  // fp32 or wider, differentiable; undefined where a gate has none
-  std::map<std::string, at::Tensor> tensors =
-      {};  // further differentiable outputs, e.g. "noise_sigma", "selector"
+  // Further differentiable outputs, e.g. "noise_sigma", "selector_UKE".
+  std::map<std::string, at::Tensor> tensors = {};
+  int64_t num_choices = 0;  // experts that each unit asked for; 0: no fixed number
   RoutingPlan plan = {};
 };
 

@@ -15,6 +15,9 @@ struct StepTotals {
   int64_t num_targets = 0;
   int64_t num_micro_batches = 1;
   int64_t num_sequences = 1;  // sequences with at least one token
+  // For a loss with needs_exact_global_counts(): the sum of its own count() for the layer at hand over all
+  // micro-batches and ranks of the step. Undefined for every other loss.
+  at::Tensor step_counts = {};
 };
 
 // An auxiliary loss is an additive share of the step's objective: shares of all micro-batches are summed and
@@ -26,9 +29,23 @@ class AuxLoss {
   // tokens gives 0.
   virtual at::Tensor share(const RouterTrace& trace, const StepTotals& totals) const = 0;
   virtual double weight(int64_t step) const = 0;
+  // Whether share() reads StepTotals::step_counts, which costs a forward pass over the step's micro-batches
+  // before the first backward.
+  virtual bool needs_exact_global_counts() const { return false; }
+  // Integer counts of one layer and micro-batch, [n] int64; summed over the step by the caller.
+  virtual at::Tensor count(const RouterTrace&) const { return {}; }
+};
+
+// What a loss asks for, as a function of its options.
+struct LossTraits {
+  std::string scope = "";                 // "" where the loss knows one scope only
+  std::string metric = "";                // behind "moe/"; unique per (type, scope)
+  std::vector<std::string> records = {};  // of the router, see Caps::records
+  std::string remedy = "";                // for a router that does not record them
 };
 
 struct AuxLossEntry : config::PluginInfo {
+  std::function<LossTraits(const config::AnyOptions&)> traits;
   std::function<std::unique_ptr<AuxLoss>(const config::AnyOptions&)> make;
 };
 

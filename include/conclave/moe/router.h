@@ -15,6 +15,9 @@ struct Caps {
   int64_t max_choices = 0;        // experts that one token asks for; 0: no fixed number
   bool selection_bias = false;    // has a bias that balance updates may change
   bool whole_group = false;       // looks at all units of a group: its group must be one document
+  // What a training forward leaves in the trace: "logits", "probs", "pairs" (a SparsePlan), "ranks" (choices
+  // of a unit are in order of preference), or keys of RouterTrace::tensors. Losses are checked against it.
+  std::vector<std::string> records = {};
 };
 
 // What a router is built for.
@@ -40,6 +43,8 @@ class Router : public nn::Module {
 
 struct RouterEntry : config::PluginInfo {
   std::function<Caps(const config::AnyOptions&)> caps;
+  // Why the options do not suit a bank of that many experts, "" where they do; null: they always do.
+  std::function<std::string(const config::AnyOptions&, int64_t num_experts)> refusal;
   std::function<std::shared_ptr<Router>(const config::AnyOptions&, const RouterShape&)> make;
 };
 

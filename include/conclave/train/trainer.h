@@ -7,6 +7,7 @@
 
 #include "conclave/data/batch_stream.h"
 #include "conclave/moe/stats.h"
+#include "conclave/train/aux_objective.h"
 #include "conclave/train/checkpoint_store.h"
 #include "conclave/train/evaluate.h"
 #include "conclave/train/metrics.h"
@@ -62,6 +63,8 @@ class Trainer {
  private:
   StepReport train_step();
   void backward_micro_batches(StepReport& report);
+  std::vector<data::Batch> counting_pass(int64_t num_micro_batches);
+  moe::ForwardContext training_context() const;
   void emit(const StepReport& report, double step_seconds);
   EvaluationResult evaluate_and_emit(bool whole);
   void save();
@@ -77,8 +80,7 @@ class Trainer {
   std::shared_ptr<model::LanguageModel> model_;
   std::vector<nn::TaggedParameter> parameters_;
   std::unique_ptr<optim::AdamW> optimizer_;
-  std::vector<std::unique_ptr<moe::AuxLoss>> aux_losses_;
-  std::vector<std::string> aux_names_;
+  AuxObjective aux_;
   std::unique_ptr<moe::BalanceUpdater> balance_;  // null: none
   std::unique_ptr<data::BatchStream> stream_;
   CheckpointStore checkpoints_;
@@ -91,7 +93,6 @@ class Trainer {
   double seconds_before_ = 0;  // training time of earlier starts of this run
   double started_ = 0;
   std::vector<moe::RoutingCounts> counts_;  // of the present step, per MoE layer
-  std::vector<Metric> aux_metrics_;         // of the present step, unweighted
 };
 
 }  // namespace conclave::train

@@ -1,16 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "conclave/moe/losses/losses.h"
+#include <algorithm>
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bincount.h>
 #include <ATen/ops/zeros.h>
 
 #include "conclave/core/error.h"
+#include "conclave/moe/losses/losses.h"
+#include "conclave/ops/functions.h"
 
 namespace conclave::moe {
 
+namespace {
+
+const std::vector<std::pair<std::string, BalanceScope>>& scope_names() {
+  static const std::vector<std::pair<std::string, BalanceScope>> names = {
+      {"micro_batch", BalanceScope::kMicroBatch},
+      {"sequence", BalanceScope::kSequence},
+      {"global_batch", BalanceScope::kGlobalBatch}};
+  return names;
+}
+
+}  // namespace
+
 void LoadBalancingOptions::fields(config::Fields& f) {
   f("weight", weight, "Coefficient in the objective.").min(0).alias("coeff");
-  f("scope", scope, {{"micro_batch", BalanceScope::kMicroBatch}, {"sequence", BalanceScope::kSequence}},
-    "Tokens over which the share of requests and the mean score are taken.");
+  f("scope", scope, scope_names(),
+    "Tokens over which the share of requests and the mean score are taken; global_batch: the whole step, at "
+    "the cost of one more forward pass.");
+  f("choices", choices, {{"all", BalanceChoices::kAll}, {"first", BalanceChoices::kFirst}},
+    "Count all choices of a token, or its first.");
+  f("counts", counts, {{"requested", BalanceCounts::kRequested}, {"scores_topk", BalanceCounts::kScoresTopK}},
+    "Count what was selected, or the best scores without selection bias and group limit.");
 }
 
 namespace {
@@ -23,40 +44,88 @@ class LoadBalancingLoss : public AuxLoss {
   explicit LoadBalancingLoss(const LoadBalancingOptions& options) : options_(options) {}
 
   double weight(int64_t step) const override { return options_.weight.at(step); }
+  bool needs_exact_global_counts() const override { return options_.scope == BalanceScope::kGlobalBatch; }
+  at::Tensor count(const RouterTrace& trace) const override {
+    return at::bincount(requests(trace).expert_N, {}, trace.plan.num_experts);
+  }
 
   at::Tensor share(const RouterTrace& trace, const StepTotals& totals) const override {
-    const auto* plan = std::get_if<SparsePlan>(&trace.plan.body);
-    CONCLAVE_CHECK(plan && trace.probs_UE.defined(),
-                   "load_balancing needs a router that chooses experts per token");
-    const int64_t num_units = trace.probs_UE.size(0);
-    if (num_units == 0) return at::zeros({}, trace.probs_UE.options());
+    CONCLAVE_CHECK(trace.probs_UE.defined(), "load_balancing needs a router that scores experts per token");
+    if (trace.probs_UE.size(0) == 0) return at::zeros({}, trace.probs_UE.options());
     const auto probs_UE = trace.probs_UE.div(trace.probs_UE.sum(-1, true));
+    return options_.scope == BalanceScope::kGlobalBatch ? of_step(trace, probs_UE, totals)
+                                                        : of_groups(trace, probs_UE, totals);
+  }
+
+ private:
+  struct Requests {
+    at::Tensor unit_N = {}, expert_N = {};  // int32
+  };
+  Requests requests(const RouterTrace& trace) const {
+    const bool first = options_.choices == BalanceChoices::kFirst;
+    if (options_.counts == BalanceCounts::kScoresTopK) {
+      CONCLAVE_CHECK(trace.num_choices > 0, "load_balancing: counts scores_topk needs a fixed top_k");
+      const int64_t k = first ? 1 : trace.num_choices, num_units = trace.probs_UE.size(0);
+      // Best logits where there are some: a score may underflow.
+      const auto& scores = trace.logits_UE.defined() ? trace.logits_UE : trace.probs_UE;
+      return {at::arange(num_units, at::kInt).repeat_interleave(k),
+              ops::select_top_k(scores.detach(), k).reshape({-1})};
+    }
+    const auto* plan = std::get_if<SparsePlan>(&trace.plan.body);
+    CONCLAVE_CHECK(plan, "load_balancing needs a router that chooses experts per token");
+    if (!first) return {plan->unit_N, plan->expert_N};
+    const auto place = plan->choice_N.eq(0).nonzero().squeeze(1);
+    return {plan->unit_N.index_select(0, place), plan->expert_N.index_select(0, place)};
+  }
+
+  // The share of the step's objective: f of the whole step, and this micro-batch's part of the mean score.
+  static at::Tensor of_step(const RouterTrace& trace, const at::Tensor& probs_UE, const StepTotals& totals) {
+    CONCLAVE_CHECK(totals.step_counts.defined(),
+                   "load_balancing: scope global_batch needs the counts of the whole step");
+    const auto total = std::max<int64_t>(totals.step_counts.sum().item<int64_t>(), 1);
+    const auto f_E = totals.step_counts.to(probs_UE.scalar_type()).div(static_cast<double>(total));
+    const auto p_E = probs_UE.sum(0).div(static_cast<double>(std::max<int64_t>(totals.num_tokens, 1)));
+    return f_E.mul(p_E).sum().mul(static_cast<double>(trace.plan.num_experts));
+  }
+
+  at::Tensor of_groups(const RouterTrace& trace, const at::Tensor& probs_UE, const StepTotals& totals) const {
+    const int64_t num_units = probs_UE.size(0), num_experts = trace.plan.num_experts;
     const bool by_sequence = options_.scope == BalanceScope::kSequence;
     const auto group_U =
         by_sequence ? trace.plan.units.sequence_of_unit_U : at::zeros({num_units}, at::kLong);
     const int64_t num_groups = by_sequence ? trace.plan.units.num_sequences : 1;
-    const double num_experts = static_cast<double>(trace.plan.num_experts);
     const auto options = probs_UE.options();
 
-    const auto pair_group_N = group_U.index_select(0, plan->unit_N);
-    auto counts_GE = at::zeros({num_groups * trace.plan.num_experts}, options);
-    counts_GE.index_add_(0, pair_group_N.mul(trace.plan.num_experts).add(plan->expert_N),
-                         at::zeros({plan->expert_N.numel()}, options).add(1));
-    counts_GE = counts_GE.view({num_groups, trace.plan.num_experts});
+    const auto pairs = requests(trace);
+    const auto cell_N = group_U.index_select(0, pairs.unit_N).mul(num_experts).add(pairs.expert_N);
+    const auto counts_GE = at::bincount(cell_N, {}, num_groups * num_experts)
+                               .to(probs_UE.scalar_type())
+                               .view({num_groups, num_experts});
     const auto f_GE = counts_GE.div(counts_GE.sum(1, true).clamp_min(1));
-    const auto units_G = at::zeros({num_groups}, options)
-                             .index_add(0, group_U, at::zeros({num_units}, options).add(1))
-                             .clamp_min(1)
-                             .unsqueeze(1);
+    const auto units_G =
+        at::bincount(group_U, {}, num_groups).to(probs_UE.scalar_type()).clamp_min(1).unsqueeze(1);
     const auto p_GE =
-        at::zeros({num_groups, trace.plan.num_experts}, options).index_add(0, group_U, probs_UE).div(units_G);
+        at::zeros({num_groups, num_experts}, options).index_add(0, group_U, probs_UE).div(units_G);
     const auto groups_in_step = by_sequence ? totals.num_sequences : totals.num_micro_batches;
-    return f_GE.mul(p_GE).sum().mul(num_experts / static_cast<double>(std::max<int64_t>(groups_in_step, 1)));
+    return f_GE.mul(p_GE).sum().mul(static_cast<double>(num_experts) /
+                                    static_cast<double>(std::max<int64_t>(groups_in_step, 1)));
   }
 
- private:
   LoadBalancingOptions options_;
 };
+
+LossTraits balancing_traits(const LoadBalancingOptions& options) {
+  LossTraits traits{.records = {"probs"}, .remedy = "use it with topk, or remove it"};
+  for (const auto& [name, scope] : scope_names()) {
+    if (scope == options.scope) traits.scope = name;
+  }
+  traits.metric = "load_balancing";
+  if (options.scope != BalanceScope::kMicroBatch) traits.metric += "_" + traits.scope;
+  const bool ranks =
+      options.choices == BalanceChoices::kFirst || options.counts == BalanceCounts::kScoresTopK;
+  traits.records.push_back(ranks ? "ranks" : "pairs");
+  return traits;
+}
 
 }  // namespace
 
@@ -65,6 +134,9 @@ AuxLossEntry load_balancing_entry() {
   entry.name = "load_balancing";
   entry.doc = "Pulls the experts' shares of tokens together: E sum f P.";
   entry.defaults = [] { return config::AnyOptions(LoadBalancingOptions{}); };
+  entry.traits = [](const config::AnyOptions& options) {
+    return balancing_traits(options.as<LoadBalancingOptions>());
+  };
   entry.make = [](const config::AnyOptions& options) {
     return std::make_unique<LoadBalancingLoss>(options.as<LoadBalancingOptions>());
   };

@@ -43,6 +43,10 @@ at::Tensor reachability_term(const at::Tensor& r) {
   return r.sum(-1).add(kSelectorEpsilon).reciprocal();
 }
 
+LossTraits selector_traits(const char* metric) {
+  return {.metric = metric, .records = {"selector_UKE"}, .remedy = "use it with the router dselect_k"};
+}
+
 }  // namespace
 
 AuxLossEntry selector_entropy_entry() {
@@ -50,6 +54,7 @@ AuxLossEntry selector_entropy_entry() {
   entry.name = "selector_entropy";
   entry.doc = "Pulls every selector of dselect_k to one expert.";
   entry.defaults = [] { return config::AnyOptions(SelectorEntropyOptions{}); };
+  entry.traits = [](const config::AnyOptions&) { return selector_traits("selector_entropy"); };
   entry.make = [](const config::AnyOptions& options) {
     return std::make_unique<SelectorLoss>(options.as<SelectorEntropyOptions>().weight, entropy_term);
   };
@@ -61,6 +66,7 @@ AuxLossEntry reachability_entry() {
   entry.name = "reachability";
   entry.doc = "Keeps selectors of dselect_k at codes that have an expert.";
   entry.defaults = [] { return config::AnyOptions(ReachabilityOptions{}); };
+  entry.traits = [](const config::AnyOptions&) { return selector_traits("reachability"); };
   entry.make = [](const config::AnyOptions& options) {
     return std::make_unique<SelectorLoss>(options.as<ReachabilityOptions>().weight, reachability_term);
   };

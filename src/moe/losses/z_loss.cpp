@@ -34,6 +34,10 @@ AuxLossEntry z_loss_entry() {
   entry.name = "z_loss";
   entry.doc = "Keeps router logits small: mean of logsumexp squared.";
   entry.defaults = [] { return config::AnyOptions(ZLossOptions{}); };
+  entry.traits = [](const config::AnyOptions&) {
+    return LossTraits{
+        .metric = "z_loss", .records = {"logits"}, .remedy = "use it with topk or expert_choice"};
+  };
   entry.make = [](const config::AnyOptions& options) {
     return std::make_unique<ZLoss>(options.as<ZLossOptions>());
   };

@@ -99,7 +99,7 @@ RouterEntry dselect_k_entry() {
   entry.name = "dselect_k";
   entry.doc = "k selectors with smooth binary codes: differentiable everywhere, sparse in the end.";
   entry.defaults = [] { return config::AnyOptions(DSelectKOptions{}); };
-  entry.caps = [](const config::AnyOptions&) { return Caps{}; };
+  entry.caps = [](const config::AnyOptions&) { return Caps{.records = {"probs", "selector_UKE"}}; };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {
     return make_dselect_k_router(options.as<DSelectKOptions>(), shape);
   };

@@ -4,11 +4,11 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include "conclave/moe/routers/group_gates.h"
-#include "conclave/moe/routers/logits.h"
 #include "conclave/ops/functions.h"
 
 namespace conclave::moe {
@@ -22,6 +22,10 @@ void ExpertChoiceOptions::fields(config::Fields& f) {
 
 namespace {
 
+at::Tensor int_tensor(const std::vector<int32_t>& values) {  // [n] int32
+  return at::tensor(values, at::kInt);
+}
+
 class ExpertChoiceRouter : public Router {
  public:
   ExpertChoiceRouter(const ExpertChoiceOptions& options, const RouterShape& shape)
@@ -33,15 +37,18 @@ class ExpertChoiceRouter : public Router {
   RoutingPlan route(const at::Tensor& x_UD, const UnitMap& units, const ForwardContext& context,
                     RouterTrace& trace) override {
     const int64_t num_units = x_UD.size(0), num_experts = shape_.num_experts;
-    trace.logits_UE = at::linear(x_UD.to(shape_.dtype), weight_);
-    const auto logits_UE = checked_logits(trace.logits_UE, options_.on_nonfinite, shape_.layer);
-    trace.probs_UE = logits_UE.softmax(-1);
+    const auto scores = scored(at::linear(x_UD.to(shape_.dtype), weight_), ScoreFunction::kSoftmax,
+                               options_.on_nonfinite, shape_.layer);
+    trace.logits_UE = scores.logits_UE;
+    trace.probs_UE = scores.probs_UE;
     if (num_units == 0) return {units, num_experts, empty_plan(trace.probs_UE)};
 
     const double exact = static_cast<double>(num_units) * options_.factor.at(context.step) / num_experts;
     const auto capacity = std::min(num_units, static_cast<int64_t>(std::ceil(exact)));
-    // A unit whose logits were masked whole has NaN scores: the selection never takes NaN.
-    const auto chosen_EC = ops::select_top_k(trace.probs_UE.detach().t(), capacity);
+    // By the logarithm of the score, which does not underflow. The selection never takes NaN.
+    auto by_UE = scores.log_UE.detach();
+    if (scores.masked_UE.defined()) by_UE = by_UE.masked_fill(scores.masked_UE, NAN);
+    const auto chosen_EC = ops::select_top_k(by_UE.t(), capacity);
     const auto chosen = chosen_EC.const_data_ptr<int32_t>();
     std::vector<std::vector<int32_t>> experts_of_unit(static_cast<size_t>(num_units));
     for (int64_t e = 0; e < num_experts; ++e) {
@@ -88,7 +95,9 @@ RouterEntry expert_choice_entry() {
   entry.name = "expert_choice";
   entry.doc = "Each expert takes its best tokens of the micro-batch.";
   entry.defaults = [] { return config::AnyOptions(ExpertChoiceOptions{}); };
-  entry.caps = [](const config::AnyOptions&) { return Caps{.causal = false, .batch_independent = false}; };
+  entry.caps = [](const config::AnyOptions&) {
+    return Caps{.causal = false, .batch_independent = false, .records = {"logits", "probs", "pairs"}};
+  };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {
     return make_expert_choice_router(options.as<ExpertChoiceOptions>(), shape);
   };

@@ -95,7 +95,9 @@ RouterEntry soft_entry() {
   entry.name = "soft";
   entry.doc = "Every slot is a mixture of a document's tokens, every token a mixture of slots.";
   entry.defaults = [] { return config::AnyOptions(SoftOptions{}); };
-  entry.caps = [](const config::AnyOptions&) { return Caps{.causal = false, .whole_group = true}; };
+  entry.caps = [](const config::AnyOptions&) {
+    return Caps{.causal = false, .whole_group = true, .records = {"slot_logits"}};
+  };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {
     return make_soft_router(options.as<SoftOptions>(), shape);
   };

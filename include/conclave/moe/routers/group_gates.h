@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "conclave/moe/router.h"
-#include "conclave/moe/routers/topk.h"
+#include "conclave/moe/stages/scores.h"
 
 // Gates whose decision looks at more than one token.
 namespace conclave::moe {

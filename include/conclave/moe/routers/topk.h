@@ -1,27 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "conclave/moe/router.h"
+#include "conclave/moe/stages/capacity.h"
+#include "conclave/moe/stages/noise.h"
+#include "conclave/moe/stages/scores.h"
+#include "conclave/moe/stages/selection.h"
 
 namespace conclave::moe {
 
-enum class ScoreFunction { kSoftmax, kSigmoid };
-enum class NonFinitePolicy { kError, kMask };
-enum class CapacityOrder { kPosition, kProb, kRandom };
-enum class CapacityRounding { kCeil, kFloor, kRound };
+// Precision of the router's own arithmetic, whatever the model's: fp32, and fp64 in an fp64 model.
+enum class RouterPrecision { kFp32 };
 
-// Buffer limit per expert: C = min(T, max(min, round((k * T / E) * factor))), evaluated in double in this
-// order; T counts units, never padding. `factor` off: dropless.
-struct CapacityOptions {
-  std::optional<config::Value> factor = {};
-  std::optional<config::Value> eval_factor = {};
-  int64_t min = 4;
-  CapacityOrder order = CapacityOrder::kPosition;
-  CapacityRounding rounding = CapacityRounding::kCeil;
-  void fields(config::Fields& f);
-};
-
-// Token choice, catalogue entries T04-T07, T10, T11, T34 of docs/routers.md: each token takes its k best
-// experts.
+// Token choice, catalogue entries T01, T04-T07, T10, T11, T34, T35 of docs/routing.md: each token takes its k
+// best experts. One pipeline: input (jitter) -> linear scorer -> noise -> score function -> selection bias
+// and groups -> selector -> weights -> second-expert policy -> capacity.
 struct TopKOptions {
   int64_t top_k = 2;
   ScoreFunction score_function = ScoreFunction::kSoftmax;
@@ -29,25 +21,22 @@ struct TopKOptions {
   bool norm_topk_prob = true;
   double routed_scaling_factor = 1.0;
   config::Value jitter_eps = 0.0;
+  NoiseOptions noise = {};
+  std::optional<GroupLimitOptions> group_limited = {};
+  SecondExpertOptions second_expert_policy = {};
   CapacityOptions capacity = {};
+  RouterPrecision dtype = RouterPrecision::kFp32;
   NonFinitePolicy on_nonfinite = NonFinitePolicy::kError;
   void fields(config::Fields& f);
+  // Why a bank of that many experts does not suit them; "": it does.
+  std::string refusal(int64_t num_experts) const;
+  // Whether the weights of a token sum to one (times the scaling factor).
+  bool normalises() const {
+    return norm_topk_prob || (!score_before_topk && score_function == ScoreFunction::kSoftmax);
+  }
 };
 
 std::shared_ptr<Router> make_topk_router(const TopKOptions& options, const RouterShape& shape);
 RouterEntry topk_entry();
-
-// Units an expert may take; `factor` must be present. Throws Error, naming T, when no slot is left.
-int64_t expert_capacity(const CapacityOptions& options, double factor, int64_t num_units, int64_t num_experts,
-                        int64_t top_k);
-
-// Which pairs stay inside the capacity: uint8 [N]. Pairs are sorted by (unit, choice).
-//   position  first choices of all units before second ones, inside a choice by unit
-//   prob      per expert the largest weights; ties to the lower pair
-//   random    as position, but units in the order of uniform draws keyed by their global id
-at::Tensor keep_within_capacity(CapacityOrder order, int64_t capacity, int64_t num_experts,
-                                const at::Tensor& unit_N, const at::Tensor& expert_N,
-                                const at::Tensor& choice_N, const at::Tensor& weight_N,
-                                const at::Tensor& global_id_U, const RandomKey& random, int layer);
 
 }  // namespace conclave::moe

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "conclave/moe/routers/logits.h"
+#include "conclave/moe/stages/scores.h"
 
 #include <cmath>
 
 #include <ATen/ops/full_like.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/where.h>
 #include <fmt/format.h>
 
@@ -31,8 +31,25 @@ at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, i
   return at::where(finite, logits_UE, at::full_like(logits_UE, -INFINITY));
 }
 
-at::Tensor int_tensor(const std::vector<int32_t>& values) {
-  return at::tensor(values, at::kInt);
+Scores scored(const at::Tensor& logits_UE, ScoreFunction function, NonFinitePolicy policy, int layer) {
+  Scores scores{.logits_UE = checked_logits(logits_UE, policy, layer)};
+  if (policy == NonFinitePolicy::kMask) {
+    scores.masked_UE = scores.logits_UE.detach().isinf();
+    scores.logits_UE = scores.logits_UE.masked_fill(scores.masked_UE.all(-1, true), 0.0);
+  }
+  const bool softmax = function == ScoreFunction::kSoftmax;
+  scores.log_UE = softmax ? scores.logits_UE.log_softmax(-1) : at::log_sigmoid(scores.logits_UE);
+  scores.relative_UE = softmax ? scores.logits_UE : scores.log_UE;
+  scores.probs_UE = scores.log_UE.exp();
+  return scores;
+}
+
+at::Tensor normalised_scores(const Scores& scores, const at::Tensor& chosen_UK,
+                             const at::Tensor& left_out_UK) {
+  const auto hidden_UK = left_out_UK.logical_and(left_out_UK.all(1, true).logical_not());
+  return scores.relative_UE.gather(1, chosen_UK.clamp_min(0).to(at::kLong))
+      .masked_fill(hidden_UK, -INFINITY)
+      .softmax(-1);
 }
 
 }  // namespace conclave::moe

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "conclave/moe/stages/capacity.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -7,7 +9,6 @@
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
-#include "conclave/moe/routers/topk.h"
 
 namespace conclave::moe {
 
@@ -22,13 +23,19 @@ void CapacityOptions::fields(config::Fields& f) {
     {{"position", CapacityOrder::kPosition},
      {"prob", CapacityOrder::kProb},
      {"random", CapacityOrder::kRandom}},
-    "Who keeps a place when an expert overflows.")
+    "Who keeps a place when an expert overflows; random holds in training, evaluation goes by position.")
       .only_if(limited, why);
   f("rounding", rounding,
     {{"ceil", CapacityRounding::kCeil},
      {"floor", CapacityRounding::kFloor},
      {"round", CapacityRounding::kRound}},
     "How a fractional buffer size becomes whole.")
+      .only_if(limited, why);
+  f("multiple_of", multiple_of, "The buffer size is raised to a multiple of this.")
+      .min(1)
+      .only_if(limited, why);
+  f("renormalize_after_drop", renormalize_after_drop,
+    "The weights of a token's kept experts sum to one again after drops.")
       .only_if(limited, why);
 }
 
@@ -41,7 +48,8 @@ int64_t expert_capacity(const CapacityOptions& options, double factor, int64_t n
   if (options.rounding == CapacityRounding::kFloor) rounded = std::floor(exact);
   if (options.rounding == CapacityRounding::kRound) rounded = std::nearbyint(exact);
   const auto whole = static_cast<int64_t>(std::min(rounded, static_cast<double>(num_units)));
-  const int64_t capacity = std::min(num_units, std::max(options.min, whole));
+  const int64_t wanted = std::min(num_units, std::max(options.min, whole)), m = options.multiple_of;
+  const int64_t capacity = std::min(num_units, (wanted + m - 1) / m * m);
   CONCLAVE_CHECK(
       capacity >= 1,
       fmt::format("capacity leaves no slot: T = {} units, E = {} experts, k = {}, factor {} with this "

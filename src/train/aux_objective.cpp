@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/train/aux_objective.h"
+
+#include <algorithm>
+
+namespace conclave::train {
+
+AuxObjective::AuxObjective(const std::vector<config::Plugin>& losses, const moe::Registry& registry) {
+  for (const auto& loss : losses) {
+    const auto& entry = registry.aux_losses.at(loss.type);
+    terms_.push_back(
+        {.metric = "moe/" + entry.traits(loss.options).metric, .loss = entry.make(loss.options)});
+  }
+}
+
+void AuxObjective::begin_step() {
+  num_layers_ = 0;
+  for (auto& term : terms_) {
+    term.sum = 0.0;
+    term.counts.clear();
+  }
+}
+
+bool AuxObjective::needs_exact_global_counts() const {
+  return std::any_of(terms_.begin(), terms_.end(),
+                     [](const Term& term) { return term.loss->needs_exact_global_counts(); });
+}
+
+void AuxObjective::count(const std::vector<moe::RouterTrace>& traces) {
+  for (auto& term : terms_) {
+    if (!term.loss->needs_exact_global_counts()) continue;
+    for (const auto& trace : traces) {
+      const auto counts = term.loss->count(trace);
+      auto& sum = term.counts[trace.layer];
+      sum = sum.defined() ? sum.add(counts) : counts;
+    }
+  }
+}
+
+at::Tensor AuxObjective::add_to(at::Tensor objective, const std::vector<moe::RouterTrace>& traces,
+                                const moe::StepTotals& totals, int64_t step) {
+  num_layers_ = traces.size();
+  for (const auto& trace : traces) {
+    for (auto& term : terms_) {
+      auto of_layer = totals;
+      const auto counts = term.counts.find(trace.layer);
+      if (counts != term.counts.end()) of_layer.step_counts = counts->second;
+      const auto share = term.loss->share(trace, of_layer);
+      term.sum += share.item<double>();
+      objective = objective.add(share, term.loss->weight(step));
+    }
+  }
+  return objective;
+}
+
+std::vector<Metric> AuxObjective::metrics() const {
+  std::vector<Metric> metrics;
+  for (const auto& term : terms_) {
+    metrics.push_back({term.metric, term.sum / static_cast<double>(std::max<size_t>(num_layers_, 1))});
+  }
+  return metrics;
+}
+
+}  // namespace conclave::train
