@@ -82,11 +82,29 @@ Block::Block(const ModelOptions& o, int64_t layer, const moe::Registry& registry
           std::move(router)));
 }
 
+at::Tensor Block::attend(const at::Tensor& x_BSD, const nn::AttentionInput& attention) {
+  return x_BSD.add(attention_->run(attention_norm_->forward(x_BSD), attention));
+}
+
+at::Tensor Block::feed_forward(const at::Tensor& x_BSD, moe::ForwardContext& context) {
+  const auto normed = mlp_norm_->forward(x_BSD);
+  return x_BSD.add(moe_ ? moe_->run(normed, context) : mlp_->forward(normed));
+}
+
 at::Tensor Block::run(const at::Tensor& x_BSD, const nn::AttentionInput& attention,
                       moe::ForwardContext& context) {
-  const auto y_BSD = x_BSD.add(attention_->run(attention_norm_->forward(x_BSD), attention));
-  const auto normed = mlp_norm_->forward(y_BSD);
-  return y_BSD.add(moe_ ? moe_->run(normed, context) : mlp_->forward(normed));
+  switch (recompute_) {
+    case Recompute::kNone:
+      break;
+    case Recompute::kSelective:
+      return recomputed(attend(x_BSD, attention), context,
+                        [this](const at::Tensor& x, moe::ForwardContext& c) { return feed_forward(x, c); });
+    case Recompute::kFull:
+      return recomputed(x_BSD, context, [this, attention](const at::Tensor& x, moe::ForwardContext& c) {
+        return feed_forward(attend(x, attention), c);
+      });
+  }
+  return feed_forward(attend(x_BSD, attention), context);
 }
 
 LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocab_size, const moe::Registry& registry,
@@ -137,6 +155,10 @@ std::vector<moe::Router*> LanguageModel::routers() {
     if (block->moe()) routers.push_back(&block->moe()->router());
   }
   return routers;
+}
+
+void LanguageModel::set_recompute(Recompute recompute) {
+  for (const auto& block : blocks_) block->set_recompute(recompute);
 }
 
 }  // namespace conclave::model

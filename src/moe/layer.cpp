@@ -108,6 +108,7 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
   const auto x_UD = padded ? x_RD.index_select(0, tokens.row_of_unit_U) : x_RD;
 
   RouterTrace trace{.layer = options_.layer};
+  if (!context.replay.empty()) trace.decisions = context.replay.at(context.traces.size()).repeated();
   trace.plan = router_->route(x_UD, tokens, context, trace);
   auto y_UD = execute(trace.plan, x_UD);
   context.traces.push_back(std::move(trace));

@@ -42,6 +42,13 @@ void TrainingOptions::fields(config::Fields& f) {
      {"fp64", Precision::kFp64}},
     "Activations: bf16 beside fp32 parameters, all fp32, or all fp64 (for proofs); auto: bf16 where the CPU "
     "multiplies it at speed, else fp32.");
+  f("recompute", recompute,
+    {{"none", model::Recompute::kNone},
+     {"selective", model::Recompute::kSelective},
+     {"full", model::Recompute::kFull}},
+    "Computed again in the backward pass instead of kept: nothing, the feed-forward halves of the blocks, or "
+    "whole "
+    "blocks. Routing decisions are repeated, never made again; the results are the same.");
   f("clip_grad", clip_grad, "Largest global gradient norm; null: no clipping.").positive();
   f("skip_nonfinite", skip_nonfinite,
     "Skip (and count) a step whose loss or gradient is not finite, else stop.");

@@ -41,6 +41,7 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
   model_ = std::make_shared<model::LanguageModel>(
       config.model, config.model.vocab_size.value_or(dataset_.tokenizer->vocab_size()), registry_, seed,
       parameter_dtype(config.training.precision), activation_dtype(config.training.precision));
+  model_->set_recompute(config.training.recompute);
   parameters_ = nn::tagged_parameters(*model_);
   optimizer_ = std::make_unique<optim::AdamW>(parameters_, config.optimizer);
   if (config.model.moe) {

@@ -5,6 +5,7 @@
 
 #include "conclave/data/batch.h"
 #include "conclave/model/options.h"
+#include "conclave/model/recompute.h"
 #include "conclave/moe/layer.h"
 #include "conclave/moe/registry.h"
 #include "conclave/ops/functions.h"
@@ -17,8 +18,13 @@ class Block : public nn::Module {
   Block(const ModelOptions& options, int64_t layer, const moe::Registry& registry, c10::ScalarType dtype);
   at::Tensor run(const at::Tensor& x_BSD, const nn::AttentionInput& attention, moe::ForwardContext& context);
   moe::MoeLayer* moe() { return moe_.get(); }  // null in a dense block
+  void set_recompute(Recompute recompute) { recompute_ = recompute; }
 
  private:
+  at::Tensor attend(const at::Tensor& x_BSD, const nn::AttentionInput& attention);
+  at::Tensor feed_forward(const at::Tensor& x_BSD, moe::ForwardContext& context);
+
+  Recompute recompute_ = Recompute::kNone;
   std::shared_ptr<nn::RmsNorm> attention_norm_, mlp_norm_;
   std::shared_ptr<nn::Attention> attention_;
   std::shared_ptr<nn::SwiGluMlp> mlp_;
@@ -41,6 +47,8 @@ class LanguageModel : public nn::Module {
   at::Tensor logits(const data::Batch& batch, moe::ForwardContext& context);
   // Routers of the MoE layers, in the order of the traces.
   std::vector<moe::Router*> routers();
+  // Of all blocks; changes no value, only memory and time.
+  void set_recompute(Recompute recompute);
 
  private:
   at::Tensor hidden(const data::Batch& batch, moe::ForwardContext& context);  // [B, S, D] after the last norm

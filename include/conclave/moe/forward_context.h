@@ -11,6 +11,31 @@ namespace conclave::moe {
 
 enum class Phase { kTrain, kEval, kGenerate };
 
+// The discrete choices of one routing, in the order they were made. A recomputed layer gets those of the
+// first pass and repeats them instead of choosing again, so that a score that comes out a rounding error
+// different cannot send a token elsewhere. Every selection of a router goes through decide().
+class Decisions {
+ public:
+  // The next decision: choose(), or what it was in the first pass. Undefined tensors are decisions too.
+  template <class Choose>
+  at::Tensor decide(Choose choose) {
+    if (!replaying_) made_.push_back(choose());
+    return made_.at(next_++);
+  }
+  // The same decisions, to be repeated.
+  Decisions repeated() const {
+    Decisions again = *this;
+    again.replaying_ = true;
+    again.next_ = 0;
+    return again;
+  }
+
+ private:
+  std::vector<at::Tensor> made_;
+  size_t next_ = 0;
+  bool replaying_ = false;
+};
+
 // What losses, balance updaters and metrics read of one MoE layer. `tensors` are outputs of the recomputed
 // function; `plan` with its counts is taken once and replayed when a block is recomputed.
 struct RouterTrace {
@@ -20,6 +45,7 @@ struct RouterTrace {
   std::map<std::string, at::Tensor> tensors = {};
   int64_t num_choices = 0;  // experts that each unit asked for; 0: no fixed number
   RoutingPlan plan = {};
+  Decisions decisions = {};
 };
 
 // Everything a forward needs beside x. The caller owns it, the layers never do; one per micro-batch.
@@ -29,6 +55,7 @@ struct ForwardContext {
   RandomKey random = {};  // seed and step of all random decisions of this forward
   UnitMap tokens = {};    // tokens of the micro-batch; num_units == 0 and num_rows == 0: every row is a token
   std::vector<RouterTrace> traces = {};  // appended by each MoE layer in order
+  std::vector<Decisions> replay = {};  // a second pass: the decisions of its MoE layers, in order; else empty
 
   // A context for a plain tensor of `rows` tokens in one sequence, for programs that have no padding or
   // documents.

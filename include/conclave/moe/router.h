@@ -30,7 +30,8 @@ struct RouterShape {
 };
 
 // Decides who goes where. Knows no ranks, no losses, no optimizer. `route` is a pure function of (parameters,
-// inputs, random key): x_UD [U, D] holds the units only.
+// inputs, random key): x_UD [U, D] holds the units only. Selections go through trace.decisions.decide(), so
+// that a recomputed layer repeats them.
 class Router : public nn::Module {
  public:
   virtual RoutingPlan route(const at::Tensor& x_UD, const UnitMap& units, const ForwardContext& context,

@@ -7,6 +7,7 @@
 #include "conclave/data/options.h"
 #include "conclave/data/tokenizer.h"
 #include "conclave/model/options.h"
+#include "conclave/model/recompute.h"
 #include "conclave/moe/registry.h"
 #include "conclave/optim/optimizer.h"
 
@@ -36,6 +37,7 @@ struct TrainingOptions {
   int64_t global_batch_size = 8;
   int64_t micro_batch_size = 8;
   Precision precision = Precision::kAuto;
+  model::Recompute recompute = model::Recompute::kNone;
   std::optional<double> clip_grad = 1.0;
   bool skip_nonfinite = false;
   void fields(config::Fields& f);

@@ -48,7 +48,7 @@ class ExpertChoiceRouter : public Router {
     // By the logarithm of the score, which does not underflow. The selection never takes NaN.
     auto by_UE = scores.log_UE.detach();
     if (scores.masked_UE.defined()) by_UE = by_UE.masked_fill(scores.masked_UE, NAN);
-    const auto chosen_EC = ops::select_top_k(by_UE.t(), capacity);
+    const auto chosen_EC = trace.decisions.decide([&] { return ops::select_top_k(by_UE.t(), capacity); });
     const auto chosen = chosen_EC.const_data_ptr<int32_t>();
     std::vector<std::vector<int32_t>> experts_of_unit(static_cast<size_t>(num_units));
     for (int64_t e = 0; e < num_experts; ++e) {

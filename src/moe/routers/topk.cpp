@@ -61,17 +61,19 @@ class TopKRouter : public Router {
     trace.probs_UE = scores.probs_UE;
     trace.num_choices = options_.top_k;
 
-    auto chosen_UK = select(scores, biased);
+    auto chosen_UK = trace.decisions.decide([&] { return select(scores, biased); });
     const auto weight_UK = weights(scores, chosen_UK, chosen_UK.lt(0));
     const bool by_chance = options_.top_k == 2 && options_.second_expert_policy.by_chance(context.phase);
     if (by_chance) {
-      chosen_UK = with_second_by_chance(options_.second_expert_policy, chosen_UK,
-                                        normalised_scores(scores, chosen_UK, chosen_UK.lt(0)), units, context,
-                                        shape_.layer);
+      chosen_UK = trace.decisions.decide([&] {
+        return with_second_by_chance(options_.second_expert_policy, chosen_UK,
+                                     normalised_scores(scores, chosen_UK, chosen_UK.lt(0)), units, context,
+                                     shape_.layer);
+      });
     }
     const auto pairs = pairs_of(chosen_UK, by_chance || options_.on_nonfinite == NonFinitePolicy::kMask);
     auto weight_N = pairs.take(weight_UK);
-    const auto kept_N = kept(pairs, weight_N, units, context);
+    const auto kept_N = trace.decisions.decide([&] { return kept(pairs, weight_N, units, context); });
     if (kept_N.defined() && options_.capacity.renormalize_after_drop) {
       weight_N = pairs.take(weights(scores, chosen_UK, left_out(chosen_UK, pairs, kept_N)));
     }

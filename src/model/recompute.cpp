@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/model/recompute.h"
+
+#include <memory>
+
+#include <c10/core/GradMode.h>
+
+#include "conclave/ops/recompute.h"
+
+namespace conclave::model {
+
+namespace {
+
+// Everything in a trace that a loss may take a gradient of, always in the same order.
+std::vector<at::Tensor*> differentiable(moe::RouterTrace& trace) {
+  std::vector<at::Tensor*> found{&trace.logits_UE, &trace.probs_UE};
+  for (auto& item : trace.tensors) found.push_back(&item.second);
+  if (auto* sparse = std::get_if<moe::SparsePlan>(&trace.plan.body)) {
+    found.push_back(&sparse->weight_N);
+  } else if (auto* slots = std::get_if<moe::SlotPlan>(&trace.plan.body)) {
+    found.push_back(&slots->dispatch_GML);
+    found.push_back(&slots->combine_GML);
+  } else {
+    found.push_back(&std::get<moe::MixPlan>(trace.plan.body).weight_UE);
+  }
+  std::erase_if(found, [](const at::Tensor* t) { return !t->defined(); });
+  return found;
+}
+
+moe::ForwardContext without_traces(const moe::ForwardContext& context) {
+  return {.phase = context.phase,
+          .step = context.step,
+          .random = context.random,
+          .tokens = context.tokens,
+          .traces = {},
+          .replay = {}};
+}
+
+// The output, then what the traces offer.
+std::vector<at::Tensor> outputs_of(const at::Tensor& y, std::vector<moe::RouterTrace>& traces) {
+  std::vector<at::Tensor> outputs{y};
+  for (auto& trace : traces) {
+    for (const auto* tensor : differentiable(trace)) outputs.push_back(*tensor);
+  }
+  return outputs;
+}
+
+}  // namespace
+
+at::Tensor recomputed(const at::Tensor& x, moe::ForwardContext& context, BlockBody body) {
+  if (!c10::GradMode::is_enabled() || !x.requires_grad()) return body(x, context);
+  const auto first = std::make_shared<moe::ForwardContext>(without_traces(context));
+  const auto decisions = std::make_shared<std::vector<moe::Decisions>>();
+  const auto outputs = ops::recompute(
+      x, [first_pass = first, decisions, body = std::move(body)](const at::Tensor& input, bool again) {
+        if (!again) return outputs_of(body(input, *first_pass), first_pass->traces);
+        auto context_again = without_traces(*first_pass);
+        context_again.replay = *decisions;
+        return outputs_of(body(input, context_again), context_again.traces);
+      });
+  // The first pass ran without gradient; its traces receive the differentiable outputs and move on to the
+  // caller.
+  size_t next = 1;
+  for (auto& trace : first->traces) {
+    for (auto* tensor : differentiable(trace)) *tensor = outputs[next++];
+    decisions->push_back(trace.decisions);
+    context.traces.push_back(std::move(trace));
+  }
+  first->traces.clear();
+  return outputs[0];
+}
+
+}  // namespace conclave::model
