@@ -132,16 +132,22 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
     });
     const auto g = activate_backward(h_A2F, d_act_AF, s_A);
 
-    auto d_w13 = at::zeros_like(w13);
-    auto d_w2 = at::zeros_like(w2);
+    // Frozen weights get no gradient, not even a passing one.
+    auto d_w13 = ctx->needs_input_grad(2) ? at::zeros_like(w13) : at::Tensor();
+    auto d_w2 = ctx->needs_input_grad(3) ? at::zeros_like(w2) : at::Tensor();
     auto d_x_AD = at::empty({h_A2F.size(0), x_SD.size(1)}, x_SD.options());
     const int32_t* index = saved[5].const_data_ptr<int32_t>();
     for_each_expert(offsets, [&](int64_t e, int64_t first, int64_t count) {
       const auto d_h = g.d_h_A2F.narrow(0, first, count);
-      auto d_w13_e = d_w13[e], d_w2_e = d_w2[e];
       auto d_x = d_x_AD.narrow(0, first, count);
-      at::mm_out(d_w2_e, d_y_AD.narrow(0, first, count).t(), g.scaled_act_AF.narrow(0, first, count));
-      at::mm_out(d_w13_e, d_h.t(), gather(x_SD, index + first, count));
+      if (d_w2.defined()) {
+        auto d_w2_e = d_w2[e];
+        at::mm_out(d_w2_e, d_y_AD.narrow(0, first, count).t(), g.scaled_act_AF.narrow(0, first, count));
+      }
+      if (d_w13.defined()) {
+        auto d_w13_e = d_w13[e];
+        at::mm_out(d_w13_e, d_h.t(), gather(x_SD, index + first, count));
+      }
       at::mm_out(d_x, d_h, w13[e]);
     });
     const auto d_source = sum(d_x_AD, saved[6], saved[7], x_SD.size(0));

@@ -39,7 +39,7 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
                                                 int64_t chunk) {
     const int64_t num_tokens = x_TD.size(0);
     auto d_x = at::zeros_like(x_TD);
-    auto d_w = at::zeros_like(weight_VD);
+    auto d_w = weight_VD.requires_grad() ? at::zeros_like(weight_VD) : at::Tensor();
     auto loss_T = at::zeros({num_tokens}, x_TD.options());
     for (int64_t first = 0; first < num_tokens; first += chunk) {
       const int64_t count = std::min(chunk, num_tokens - first);
@@ -53,7 +53,7 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
       d_logits.scatter_add_(1, safe_target, at::zeros_like(safe_target, x_TD.options()).sub(1));
       d_logits.mul_(has_target.unsqueeze(1));
       d_x.narrow(0, first, count).copy_(d_logits.mm(weight_VD));
-      d_w.addmm_(d_logits.t(), x);
+      if (d_w.defined()) d_w.addmm_(d_logits.t(), x);
     }
     ctx->save_for_backward({d_x, d_w});
     ctx->mark_non_differentiable({loss_T});
@@ -62,7 +62,8 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    return {saved[0].mul(grads[0]), saved[1].mul(grads[0]), at::Tensor(), at::Tensor()};
+    const auto d_w = saved[1].defined() ? saved[1].mul(grads[0]) : at::Tensor();  // undefined: frozen
+    return {saved[0].mul(grads[0]), d_w, at::Tensor(), at::Tensor()};
   }
 };
 
