@@ -88,7 +88,9 @@ RouterEntry expert_choice_entry() {
   entry.name = "expert_choice";
   entry.doc = "Each expert takes its best tokens of the micro-batch.";
   entry.defaults = [] { return config::AnyOptions(ExpertChoiceOptions{}); };
-  entry.caps = [](const config::AnyOptions&) { return Caps{.causal = false, .batch_independent = false}; };
+  entry.caps = [](const config::AnyOptions&) {
+    return Caps{.causal = false, .batch_independent = false, .whole_group = true};
+  };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {
     return make_expert_choice_router(options.as<ExpertChoiceOptions>(), shape);
   };
