@@ -65,7 +65,7 @@ class StepBench {
     forward_backward(batches_[static_cast<size_t>(next_++ % kNumBatches)]);
     const double norm = optimizer_->gradient_norm();
     const double limit = config_.training.clip_grad.value_or(norm);
-    optimizer_->step(config_.optimizer.lr, norm > limit ? limit / norm : 1.0);
+    optimizer_->step(config_.optimizer.lr.at(0), norm > limit ? limit / norm : 1.0);
     optimizer_->zero_grad();
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   }

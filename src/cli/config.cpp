@@ -36,7 +36,7 @@ void add_config(CLI::App& app, const moe::Registry& registry, Action& action) {
     command->add_option("overrides", arguments->overrides, "a.b=c, +a.b=c or ~a.b.");
   };
   with_file(add("check", "Read strictly and report every mistake.", [arguments, &registry] {
-    train::read_run_config(arguments->file, arguments->overrides, registry);
+    train::read_run_config(arguments->file, arguments->overrides, registry, nullptr, stderr_log());
     fmt::print("{}: ok\n", arguments->file);
     return int{kDone};
   }));

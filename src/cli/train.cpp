@@ -10,6 +10,7 @@
 #include "conclave/config/parse.h"
 #include "conclave/config/problems.h"
 #include "conclave/train/metrics.h"
+#include "conclave/train/resolve.h"
 #include "conclave/train/signals.h"
 #include "conclave/train/trainer.h"
 
@@ -85,12 +86,14 @@ int show_finished(const train::RunDirectory& directory) {
 int train_command(const TrainArguments& arguments, const moe::Registry& registry,
                   const std::string& command) {
   config::Node written;
-  const auto config = train::read_run_config(arguments.config, arguments.overrides, registry, &written);
+  auto config =
+      train::read_run_config(arguments.config, arguments.overrides, registry, &written, stderr_log());
   const auto tokenizer = data::make_tokenizer(config.tokenizer);
   fmt::print(stderr, "{}\n",
              describe_model(config, registry, config.model.vocab_size.value_or(tokenizer->vocab_size())));
   if (arguments.dry_run) {
     const auto dataset = data::open_dataset(config.data, tokenizer, stderr_log());
+    config.sequences_per_epoch = train::sequences_per_epoch(dataset);
     fmt::print("{} is valid: {} steps of {} sequences, {} training sources; nothing was started\n",
                arguments.config, config.num_steps(), config.training.global_batch_size, dataset.train.size());
     return kDone;

@@ -25,6 +25,7 @@ std::string emit_key(const std::string& key) {
 std::string place_of(const Origin& origin) {
   if (!origin.source) return "default";
   if (origin.source->name == "command line") return "command line";
+  if (origin.line == 0) return origin.source->name;  // not written anywhere: a reason
   return fmt::format("{}:{}:{}", origin.source->name, origin.line, origin.column);
 }
 

@@ -100,8 +100,9 @@ class SchemaWriter {
       return {{"anyOf", {{{"enum", field.choices}}, {{"type", "string"}, {"pattern", kReference}}}}};
     if (type == "boolean") return {{"type", {"boolean", "string"}}, {"pattern", kReference}};
     if (type == "string" || type == "strings") return string_schema();
-    Json number = {{"type", {type.starts_with("integer") ? "integer" : "number", "string"}},
-                   {"pattern", fmt::format("{}|{}", kUnits, kReference)}};
+    Json number = {
+        {"type", {type.starts_with("integer") ? "integer" : "number", "string"}},
+        {"pattern", fmt::format("{}|{}{}", kUnits, kReference, type.ends_with(" or auto") ? "|^auto$" : "")}};
     const auto limit = [&number](const char* name, const std::optional<double>& value) {
       if (value) number[name] = *value;
     };
@@ -127,7 +128,7 @@ class SchemaWriter {
       return {{"type", "array"},
               {"items", section([&](Fields& f) { field.declare_item(field.num_items(), f); })}};
     }
-    define_plugins(field.table);
+    define_plugins(field);
     const Json any = {{"$ref", "#/$defs/" + field.table}};
     if (field.shape == Shape::kPluginList) return {{"type", "array"}, {"items", any}};
     const Node present = field.write(nullptr);
@@ -136,15 +137,20 @@ class SchemaWriter {
     return {{"anyOf", {any, {{"$ref", fmt::format("#/$defs/{}.{}", field.table, type->text)}}}}};
   }
 
-  // `$defs/routers.topk` describes one plug-in; `$defs/routers` is exactly one of them, by its type.
-  void define_plugins(const std::string& kind) {
+  // `$defs/routers.topk` describes one plug-in; `$defs/routers` is exactly one of them, by its type. Keys
+  // beside the options (see beside_options) are allowed with each.
+  void define_plugins(const Field& field) {
+    const std::string& kind = field.table;
     if (!defined_.insert(kind).second) return;
     definitions_[kind] = Json::object();
     Json one_of = Json::array();
     for (const auto& info : plugin_table(tables_, kind)) {
       auto options = std::make_shared<AnyOptions>(info.defaults());
       Json schema = {{"description", info.doc}};
-      schema.update(section([options](Fields& f) { options->fields(f); }));
+      schema.update(section([&](Fields& f) {
+        options->fields(f);
+        if (field.shape == Shape::kPlugin && field.declare_item) field.declare_item(0, f);
+      }));
       schema["properties"]["type"] = {{"const", info.name}};
       const std::string name = kind + "." + info.name;
       definitions_[name] = std::move(schema);

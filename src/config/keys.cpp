@@ -59,6 +59,8 @@ class Collector {
       // Past the end of any list: the fields of a fresh item.
       walk([&](Fields& f) { field.declare_item(field.num_items(), f); }, path + "[]");
     }
+    if (field.shape == Shape::kPlugin && field.declare_item)
+      walk([&](Fields& f) { field.declare_item(0, f); }, path);
     if (field.shape == Shape::kPlugin) add_plugins(field.table, path);
     if (field.shape == Shape::kPluginList) add_plugins(field.table, path + "[]");
   }

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "conclave/config/wrapped.h"
+
 namespace conclave::model {
 
 void MoeOptions::fields(config::Fields& f) {
@@ -28,12 +30,33 @@ void MoeOptions::fields(config::Fields& f) {
       .only_if([this] { return num_shared_experts > 0; }, "num_shared_experts is 0");
   f("shared_expert_gate", shared_expert_gate, "Multiply the shared experts by a learned sigmoid gate.")
       .only_if([this] { return num_shared_experts > 0; }, "num_shared_experts is 0");
-  f("allow_noncausal", allow_noncausal,
-    "Accept a router that looks at later tokens although the model predicts them.");
-  f.plugin("router", router, "routers", "Who goes to which expert.");
+  config::beside_options(f.plugin("router", router, "routers", "Who goes to which expert."), [this](
+                                                                                                 config::
+                                                                                                     Fields&
+                                                                                                         g) {
+    g("allow_noncausal", allow_noncausal,
+      "Accept a router that looks at later tokens although the model predicts them.");
+    g("allow_cross_document", allow_cross_document,
+      "Accept a router that compares tokens of several documents although packing puts them side by side.");
+  });
   f.plugin("balance_update", balance_update, "balance_updates",
            "Changes of the selection bias outside the gradient.");
   f.plugins("aux_losses", aux_losses, "aux_losses", "Terms added to the objective for every MoE layer.");
+  f("dispatcher", dispatcher, "How tokens reach their experts.");
+}
+
+void DispatcherOptions::fields(config::Fields& f) {
+  f("type", type,
+    {{"auto", DispatcherType::kAuto},
+     {"local", DispatcherType::kLocal},
+     {"all_gather", DispatcherType::kAllGather},
+     {"all_to_all", DispatcherType::kAllToAll}},
+    "auto and local: all experts are on this rank.");
+  f.check([this](config::Check& check) {
+    if (type == DispatcherType::kAllGather || type == DispatcherType::kAllToAll) {
+      check.error("type", "it connects several ranks; this version runs one rank", "write auto");
+    }
+  });
 }
 
 int64_t MoeOptions::shared_width() const {
@@ -41,7 +64,7 @@ int64_t MoeOptions::shared_width() const {
 }
 
 void ModelOptions::fields(config::Fields& f) {
-  f("vocab_size", vocab_size, "Rows of the embedding; null: the tokenizer's.").min(1);
+  config::or_auto(f("vocab_size", vocab_size, "Rows of the embedding; auto: the tokenizer's.")).min(1);
   f("hidden_size", hidden_size, "Model width.").min(1);
   f("num_hidden_layers", num_hidden_layers, "Transformer blocks.").min(1);
   f("num_attention_heads", num_attention_heads, "Query heads.").min(1);
@@ -50,6 +73,7 @@ void ModelOptions::fields(config::Fields& f) {
       .min(1);
   f("head_dim", head_dim, "Width of a head; null: hidden_size / num_attention_heads.").min(2);
   f("intermediate_size", intermediate_size, "Inner width of dense layers.").min(1);
+  f("hidden_act", hidden_act, {{"silu", HiddenAct::kSilu}}, "Activation of the gated feed-forward layers.");
   f("rms_norm_eps", rms_norm_eps, "Added to the mean square in every norm.").positive();
   f("rope_theta", rope_theta, "Base of the rotary position angles.").positive();
   f("qk_norm", qk_norm,

@@ -89,7 +89,10 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
     const auto product = static_cast<c10::ScalarType>(ctx->saved_data["product"].toInt());
     const auto d_y_AD = grads[0].contiguous();
 
-    auto d_s_A = at::empty_like(s_A), d_w13 = at::empty_like(w13), d_w2 = at::empty_like(w2);
+    // Frozen weights get no gradient, not even a passing one.
+    const auto d_w13 = ctx->needs_input_grad(2) ? at::empty_like(w13) : at::Tensor();
+    const auto d_w2 = ctx->needs_input_grad(3) ? at::empty_like(w2) : at::Tensor();
+    auto d_s_A = at::empty_like(s_A);
     auto d_x_AD = at::empty(d_y_AD.sizes(), d_y_AD.options().dtype(product));
     const int32_t* index = const_data<int32_t>(saved[5]);
     for_each_expert(offsets, [&](const ExpertRows& r) {
@@ -100,14 +103,16 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
       auto d_s = at::empty_like(s);
       const auto g = activate_backward(h, d_y.mm(w2[r.expert].to(product)), s, d_s);
       d_s_A.narrow(0, r.first, r.count).copy_(d_s.narrow(0, 0, r.count));
-      product_into(d_w2[r.expert], d_y.t(), g.scaled_act_AF);
-      product_into(d_w13[r.expert], g.d_h_A2F.t(), gather(x_SD, index + r.first, r.count, padded, product));
+      if (d_w2.defined()) product_into(d_w2[r.expert], d_y.t(), g.scaled_act_AF);
+      if (d_w13.defined()) {
+        product_into(d_w13[r.expert], g.d_h_A2F.t(), gather(x_SD, index + r.first, r.count, padded, product));
+      }
       product_into(d_x_AD.narrow(0, r.first, r.count), g.d_h_A2F, w13[r.expert].to(product));
     });
     for (size_t e = 0; e + 1 < offsets.size(); ++e) {
       if (offsets[e + 1] > offsets[e]) continue;
-      d_w13[static_cast<int64_t>(e)].zero_();
-      d_w2[static_cast<int64_t>(e)].zero_();
+      if (d_w13.defined()) d_w13[static_cast<int64_t>(e)].zero_();
+      if (d_w2.defined()) d_w2[static_cast<int64_t>(e)].zero_();
     }
     const auto d_source = sum_rows(d_x_AD, saved[6], saved[7], x_SD.size(0), x_SD.scalar_type());
     return {d_source, d_s_A, d_w13, d_w2, at::Tensor(), at::Tensor()};

@@ -28,10 +28,10 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
     const int64_t num_tokens = x_TD.size(0);
     const auto dtype = product_dtype(x_TD.scalar_type());
     const auto wide =
-        weight_VD.options();  // logits, losses and gradients of the weight: fp32, or fp64 in fp64 models
+        weight_VD.options();  // logits, losses, gradient of the weight: fp32, or fp64 in fp64 models
     const auto weight = weight_VD.to(dtype);
     auto d_x = at::empty_like(x_TD);
-    auto d_w = at::zeros_like(weight_VD);
+    auto d_w = weight_VD.requires_grad() ? at::zeros_like(weight_VD) : at::Tensor();
     auto loss_T = at::zeros({num_tokens}, wide);
     for (int64_t first = 0; first < num_tokens; first += chunk) {
       const int64_t count = std::min(chunk, num_tokens - first);
@@ -47,6 +47,7 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
       d_logits.mul_(has_target.unsqueeze(1));
       const auto d = d_logits.to(dtype);
       d_x.narrow(0, first, count).copy_(d.mm(weight));
+      if (!d_w.defined()) continue;
       if (dtype == weight_VD.scalar_type()) {
         d_w.addmm_(d.t(), x);
       } else {
@@ -60,8 +61,8 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    return {saved[0].mul(grads[0].to(saved[0].scalar_type())), saved[1].mul(grads[0]), at::Tensor(),
-            at::Tensor(), at::Tensor()};
+    const auto d_w = saved[1].defined() ? saved[1].mul(grads[0]) : at::Tensor();  // undefined: frozen
+    return {saved[0].mul(grads[0].to(saved[0].scalar_type())), d_w, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 

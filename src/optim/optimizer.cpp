@@ -36,7 +36,10 @@ void LrSchedulerOptions::fields(config::Fields& f) {
     "Shape after the warm-up.");
   f("warmup_fraction", warmup_fraction, "Part of the run in which the rate rises linearly from 0.")
       .min(0)
-      .max(1);
+      .max(1)
+      .only_if([this] { return !warmup_iters.has_value(); }, "warmup_iters sets the warm-up");
+  f("warmup_iters", warmup_iters, "Steps in which the rate rises linearly from 0; null: warmup_fraction.")
+      .min(0);
   f("min_lr", min_lr, "Rate at the end of the run.").min(0);
   f("decay_fraction", decay_fraction, "wsd: last part of the run, in which the rate falls linearly.")
       .min(0)
@@ -47,7 +50,21 @@ void LrSchedulerOptions::fields(config::Fields& f) {
 double LrSchedulerOptions::at(double progress, double peak) const {
   progress = std::clamp(progress, 0.0, 1.0);
   if (progress < warmup_fraction) return peak * progress / warmup_fraction;
-  const double rest = warmup_fraction < 1.0 ? (progress - warmup_fraction) / (1.0 - warmup_fraction) : 1.0;
+  return after_warmup(progress, peak, warmup_fraction);
+}
+
+// A run bounded by time may be further on its way than its step says; the rest of the shape follows progress.
+double LrSchedulerOptions::at(const RunPosition& position, double peak) const {
+  if (!warmup_iters) return at(position.progress, peak);
+  const auto iters = static_cast<double>(*warmup_iters), step = static_cast<double>(position.step);
+  const double warmup = std::min(1.0, iters / static_cast<double>(std::max<int64_t>(position.num_steps, 1)));
+  const double rate = after_warmup(std::clamp(position.progress, 0.0, 1.0), peak, warmup);
+  return step < iters ? rate * step / iters : rate;
+}
+
+double LrSchedulerOptions::after_warmup(double progress, double peak, double warmup) const {
+  if (progress < warmup) return peak;
+  const double rest = warmup < 1.0 ? (progress - warmup) / (1.0 - warmup) : 1.0;
   double shape = 1.0;  // 1: peak, 0: min_lr
   switch (type) {
     case ScheduleType::kConstant:
@@ -62,7 +79,7 @@ double LrSchedulerOptions::at(double progress, double peak) const {
       shape = decay_fraction > 0 ? std::min(1.0, (1.0 - progress) / decay_fraction) : 1.0;
       break;
     case ScheduleType::kInverseSqrt: {
-      const double start = std::max(warmup_fraction, 0.01);  // without a warm-up: from one percent of the run
+      const double start = std::max(warmup, 0.01);  // without a warm-up: from one percent of the run
       return std::max(min_lr, peak * std::sqrt(start / std::max(progress, start)));
     }
   }
@@ -72,7 +89,9 @@ double LrSchedulerOptions::at(double progress, double peak) const {
 AdamW::AdamW(std::vector<nn::TaggedParameter> parameters, const OptimizerOptions& options)
     : options_(options), parameters_(std::move(parameters)) {
   for (const auto& p : parameters_) {
-    state_.push_back({p.name, p.tensor, at::zeros_like(p.tensor), at::zeros_like(p.tensor)});
+    const bool frozen = !p.tensor.requires_grad();
+    state_.push_back({p.name, p.tensor, frozen ? at::Tensor() : at::zeros_like(p.tensor),
+                      frozen ? at::Tensor() : at::zeros_like(p.tensor)});
   }
 }
 
@@ -91,7 +110,7 @@ void AdamW::step(double lr, double grad_scale) {
   ++num_steps_;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const auto& p = parameters_[i];
-    if (!p.tensor.grad().defined()) continue;
+    if (!p.tensor.grad().defined() || !state_[i].exp_avg.defined()) continue;
     const bool decays = p.tag.role != nn::ParamRole::kNorm && p.tag.role != nn::ParamRole::kBias;
     const bool router = p.tag.role == nn::ParamRole::kRouter;
     ops::adamw_(p.tensor, p.tensor.grad().contiguous(), state_[i].exp_avg, state_[i].exp_avg_sq,

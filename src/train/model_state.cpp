@@ -92,6 +92,7 @@ std::vector<FileContents> checkpoint_files(const std::vector<nn::TaggedParameter
     for (const auto& s : logical_slices(parameters[i], parameters[i].tensor)) {
       model.tensors.push_back(view_of(s.name, s.tensor));
     }
+    if (!state.exp_avg.defined()) continue;  // frozen
     for (const auto& s : logical_slices(parameters[i], state.exp_avg)) {
       moments.tensors.push_back(view_of(s.name + ".exp_avg", s.tensor));
     }
@@ -126,6 +127,7 @@ void load_checkpoint(const Checkpoint& checkpoint, const std::vector<nn::TaggedP
     const auto& state = optimizer->state()[i];
     for (const auto& [values, suffix] :
          {std::pair(state.exp_avg, ".exp_avg"), std::pair(state.exp_avg_sq, ".exp_avg_sq")}) {
+      if (!values.defined()) continue;  // frozen
       for (const auto& s : logical_slices(parameters[i], values)) {
         copy_into(s.tensor, s.name + suffix, moments);
         used.insert(s.name + suffix);

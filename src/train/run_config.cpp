@@ -2,12 +2,13 @@
 #include "conclave/train/run_config.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 
 #include "conclave/config/load.h"
 #include "conclave/core/error.h"
-#include "conclave/ops/product.h"
+#include "conclave/train/resolve.h"
 
 namespace conclave::train {
 
@@ -29,6 +30,9 @@ void RunOptions::fields(config::Fields& f) {
 void TrainingOptions::fields(config::Fields& f) {
   f("train_iters", train_iters, "Optimizer steps of the run.").min(1);
   f("train_tokens", train_tokens, "Tokens of the run; rounded up to whole steps.").min(1);
+  f("train_epochs", train_epochs,
+    "Passes over the training data (over as many sequences as all sources have); rounded up to whole steps.")
+      .positive();
   f("max_minutes", max_minutes,
     "Time limit: progress = max(step / steps, elapsed / max_minutes), and schedules follow progress.")
       .positive();
@@ -50,11 +54,14 @@ void TrainingOptions::fields(config::Fields& f) {
     "whole "
     "blocks. Routing decisions are repeated, never made again; the results are the same.");
   f("clip_grad", clip_grad, "Largest global gradient norm; null: no clipping.").positive();
-  f("skip_nonfinite", skip_nonfinite,
-    "Skip (and count) a step whose loss or gradient is not finite, else stop.");
+  f("on_nonfinite", on_nonfinite, {{"error", OnNonfinite::kError}, {"skip", OnNonfinite::kSkip}},
+    "A loss or gradient that is not finite: stop the run, or skip (and count) the update of that step.");
+  f("freeze", freeze,
+    "Globs of parameter names (`*` any text, `?` one character) that keep their values: no gradient, no "
+    "update, no decay.");
   f.check([this](config::Check& check) {
-    if (train_iters.has_value() == train_tokens.has_value()) {
-      check.error("", "give exactly one of train_iters and train_tokens",
+    if (train_iters.has_value() + train_tokens.has_value() + train_epochs.has_value() != 1) {
+      check.error("", "give exactly one of train_iters, train_tokens and train_epochs",
                   "for example training.train_iters: 1000");
     }
     if (global_batch_size % micro_batch_size != 0) {
@@ -72,13 +79,23 @@ void CheckpointOptions::fields(config::Fields& f) {
   f("interval", interval, "Steps between checkpoints; null: only the last.").min(1);
   f("keep_latest_k", keep_latest_k, "Newest checkpoints that are kept; null: all.").min(1);
   f("keep_every", keep_every, "Checkpoints of these multiples are kept for ever.").min(1);
-  f("continue_on_save_error", continue_on_save_error,
-    "After a failed save (full disk) report it and train on, else stop.");
+  f("resume", resume, {{"auto", Resume::kAuto}},
+    "auto: the same command continues the run of run.output_dir; --fresh moves the old folder aside.");
+  f("init_from", init_from,
+    "Start from the weights of a checkpoint folder or of one safetensors file; everything else is that of "
+    "step "
+    "0. A run that continues does not read it.");
+  f("on_save_error", on_save_error, {{"continue", OnSaveError::kContinue}, {"stop", OnSaveError::kStop}},
+    "A save that fails (full disk) is reported, and the run goes on or stops. The last save of a run has to "
+    "succeed.");
 }
 
 void EvaluationConfig::fields(config::Fields& f) {
   f("interval", interval, "Steps between evaluations on the fixed sample; null: only the last.").min(1);
-  f("sample_tokens", sample_tokens, "Size of the fixed sample.").min(1);
+  f("iters", iters, "Size of the fixed sample in global batches; null: sample_tokens.").min(1);
+  f("sample_tokens", sample_tokens, "Size of the fixed sample in tokens.")
+      .min(1)
+      .only_if([this] { return !iters.has_value(); }, "evaluation.iters sets the size");
   f("at_start", at_start, "Evaluate before the first step.");
 }
 
@@ -95,21 +112,39 @@ void LoggingOptions::fields(config::Fields& f) {
 void RunConfig::fields(config::Fields& f) {
   f("schema_version", schema_version, "Version of this tree.").min(1).max(1);
   f("run", run, "Name, folder and seed.");
+  declare_device(f, device);
   f("model", model, "The transformer, in the terms of a Hugging Face config.json.");
   f.plugin("tokenizer", tokenizer, "tokenizers", "Text to tokens.");
   f("data", data, "What is trained on and what is held out.");
   f("training", training, "Length and batches of the run.");
   f("optimizer", optimizer, "Update rule.");
   f("lr_scheduler", lr_scheduler, "Learning rate over the run.");
+  f("parallelism", parallelism, "How many ranks do what.");
   f("checkpoint", checkpoint, "What is saved.");
   f("evaluation", evaluation, "When held-out text is scored.");
   f("logging", logging, "What is reported.");
+  f.check([this](config::Check& check) {
+    if (lr_scheduler.min_lr > optimizer.lr.largest())
+      check.error("lr_scheduler.min_lr", fmt::format("{} is above optimizer.lr", lr_scheduler.min_lr),
+                  "lower it; it is the rate at the end of the run");
+  });
 }
 
 int64_t RunConfig::num_steps() const {
   if (training.train_iters) return *training.train_iters;
+  if (training.train_epochs) {
+    CONCLAVE_CHECK(sequences_per_epoch, "the length of train_epochs is known once the data are open");
+    const double sequences = *training.train_epochs * static_cast<double>(*sequences_per_epoch);
+    return std::max<int64_t>(
+        1, static_cast<int64_t>(std::ceil(sequences / static_cast<double>(training.global_batch_size))));
+  }
   const int64_t tokens_per_step = training.global_batch_size * data.seq_length;
   return (*training.train_tokens + tokens_per_step - 1) / tokens_per_step;
+}
+
+int64_t RunConfig::evaluation_tokens() const {
+  if (!evaluation.iters) return evaluation.sample_tokens;
+  return *evaluation.iters * training.global_batch_size * data.seq_length;
 }
 
 config::Tables plugin_tables(const moe::Registry& registry) {
@@ -150,7 +185,18 @@ void check_router(const RunConfig& config, const moe::Registry& registry, const 
         fmt::format(
             "router '{}' as configured looks at later tokens, but the model is trained to predict them",
             moe.router.type),
-        "choose a causal router (topk), order capacity by position, or set model.moe.allow_noncausal: true");
+        "choose a causal router (topk), order capacity by position, or set "
+        "model.moe.router.allow_noncausal: true");
+  }
+  if (caps.whole_group && !caps.batch_independent && config.data.packing == data::Packing::kConcat &&
+      !moe.allow_cross_document) {
+    problems.add(
+        origin,
+        fmt::format("router '{}' compares all tokens of a micro-batch, and data.packing: concat puts "
+                    "several documents into one row",
+                    moe.router.type),
+        "set data.packing: none, or model.moe.router.allow_cross_document: true, or use soft, whose "
+        "group is one document");
   }
   if (moe.balance_update.type != "none" && !caps.selection_bias) {
     problems.add(find(root, {"model", "moe", "balance_update"})->origin,
@@ -204,12 +250,14 @@ void check_aux_losses(const model::MoeOptions& moe, const moe::Registry& registr
 }  // namespace
 
 RunConfig read_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
-                          const moe::Registry& registry, config::Node* written) {
-  const config::Node root = config::load_config(file, overrides);
+                          const moe::Registry& registry, config::Node* written, const Log& log) {
+  config::Node root = config::load_config(file, overrides);
   const auto tables = plugin_tables(registry);
   RunConfig config;
   config::Problems problems;
+  read_aliases(root, problems);
   config::read_fields([&](config::Fields& f) { config.fields(f); }, &tables, root, "", problems);
+  for (const auto& line : problems.note_lines()) log.info(line);
   problems.throw_if_any();
   complete(config.tokenizer, tables.at("tokenizers"));
   if (config.model.moe) {
@@ -223,10 +271,7 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
                  "name a source: data.train: [{corpus: domains4}]");
   }
   problems.throw_if_any();
-  if (config.training.precision == Precision::kAuto) {
-    const bool fast = ops::product_dtype(c10::ScalarType::BFloat16) == c10::ScalarType::BFloat16;
-    config.training.precision = fast ? Precision::kBf16 : Precision::kFp32;
-  }
+  config.resolved = resolve_automatic(config);
   if (written) *written = root;
   return config;
 }
@@ -238,7 +283,9 @@ config::Node dump_run_config(RunConfig config, const moe::Registry& registry, co
     complete(config.model.moe->router, tables.at("routers"));
     complete(config.model.moe->balance_update, tables.at("balance_updates"));
   }
-  return config::dump_fields([&](config::Fields& f) { config.fields(f); }, &tables, written);
+  auto dump = config::dump_fields([&](config::Fields& f) { config.fields(f); }, &tables, written);
+  mark_resolved(dump, config.resolved);
+  return dump;
 }
 
 }  // namespace conclave::train

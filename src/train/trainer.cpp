@@ -10,15 +10,16 @@
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
-#include "conclave/train/model_state.h"
+#include "conclave/train/freeze.h"
+#include "conclave/train/init_from.h"
 
 namespace conclave::train {
-
-namespace {
 
 double monotonic_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
+
+namespace {
 
 double wall_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -43,6 +44,7 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
       parameter_dtype(config.training.precision), activation_dtype(config.training.precision));
   model_->set_recompute(config.training.recompute);
   parameters_ = nn::tagged_parameters(*model_);
+  freeze_parameters(parameters_, config.training.freeze, hooks_.log);
   optimizer_ = std::make_unique<optim::AdamW>(parameters_, config.optimizer);
   if (config.model.moe) {
     aux_ = AuxObjective(config.model.moe->aux_losses, registry_);
@@ -51,25 +53,31 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
   }
   stream_ = std::make_unique<data::BatchStream>(
       dataset_, data::StreamOptions{.seed = seed, .micro_batch_size = config.training.micro_batch_size});
-  if (const auto step = directory.resume_step()) restore(*step);
+  config_.sequences_per_epoch = stream_->num_windows();
+  if (const auto step = directory.resume_step()) {
+    restore(*step);
+  } else if (const auto& from = config.checkpoint.init_from) {
+    load_weights(*from, parameters_, named_buffers(*model_), hooks_.log);
+  }
   sinks_ = make_metrics_sinks(
       config.logging.metrics, builtin_metrics_sinks(),
       {.folder = directory.folder(), .last_step = directory.resume_step().value_or(-1), .log = hooks_.log});
 }
 
 double Trainer::elapsed_seconds() const {
-  return seconds_before_ + monotonic_seconds() - started_;
+  return seconds_before_ + hooks_.clock() - started_;
 }
 
-double Trainer::progress() const {
-  double value = static_cast<double>(step_) / static_cast<double>(config_.num_steps());
+double Trainer::progress_at(int64_t step, double seconds) const {
+  double value = static_cast<double>(step) / static_cast<double>(config_.num_steps());
   if (const auto& minutes = config_.training.max_minutes)
-    value = std::max(value, elapsed_seconds() / (60.0 * *minutes));
+    value = std::max(value, seconds / (60.0 * *minutes));
   return std::min(value, 1.0);
 }
 
 TrainingResult Trainer::run() {
-  started_ = monotonic_seconds();
+  started_ = hooks_.clock();
+  started_step_ = step_;
   TrainingResult result;
   const auto last = config_.training.exit_after;
   if (config_.evaluation.at_start && step_ == 0) evaluate_and_emit(/*whole=*/false);
@@ -84,7 +92,7 @@ TrainingResult Trainer::run() {
   }
   // A stopped run is not evaluated: the signal's sender is waiting.
   if (!result.stopped_by) result.validation = evaluate_and_emit(/*whole=*/progress() >= 1.0);
-  if (saved_step_ != step_) save();
+  if (saved_step_ != step_) save(/*last=*/true);
   result.step = step_;
   result.seconds = elapsed_seconds();
   const bool finished = progress() >= 1.0;
@@ -97,12 +105,25 @@ TrainingResult Trainer::run() {
 }
 
 StepReport Trainer::train_step() {
-  const double begin = monotonic_seconds();
+  const double begin = hooks_.clock();
   StepReport report{.num_steps = config_.num_steps()};
-  // The rate of a step is that of its end, so that the first step of a warm-up already moves.
-  const double one_step = 1.0 / static_cast<double>(config_.num_steps());
-  report.lr = config_.lr_scheduler.at(progress() + one_step, config_.optimizer.lr);
-  backward_micro_batches(report);
+  // The rate of a step is that of its end, so that the first step of a warm-up already moves and the last one
+  // of a run bounded by time ends the schedule; it will take as long as the steps before it did on average.
+  const double step_seconds =
+      step_ > started_step_ ? (begin - started_) / static_cast<double>(step_ - started_step_) : 0.0;
+  report.lr = config_.lr_scheduler.at(
+      optim::RunPosition{.progress = progress_at(step_ + 1, elapsed_seconds() + step_seconds),
+                         .step = step_ + 1,
+                         .num_steps = report.num_steps},
+      config_.optimizer.lr.at(step_));
+  const int64_t end_sample = stream_->state().consumed_samples + config_.training.global_batch_size;
+  const int64_t end_tokens = tokens_ + stream_->totals(config_.training.global_batch_size).num_tokens;
+  try {
+    backward_micro_batches(report);
+  } catch (const Error& error) {  // a router may refuse a value before the loss shows it
+    if (error.kind() != Error::Kind::kDiverged || config_.training.on_nonfinite == OnNonfinite::kError) throw;
+    drop_step(report, end_sample, end_tokens);
+  }
   report.gradient_norm = optimizer_->gradient_norm();
   if (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)) {
     const double limit = config_.training.clip_grad.value_or(report.gradient_norm);
@@ -113,19 +134,19 @@ StepReport Trainer::train_step() {
         balance_->apply(routers[layer]->selection_bias(), counts_.at(layer), step_);
       }
     }
-  } else if (config_.training.skip_nonfinite) {
+  } else if (config_.training.on_nonfinite == OnNonfinite::kSkip) {
     report.skipped = true;
     ++skipped_;
     hooks_.log.warn(fmt::format("step {}: loss or gradient is not finite; the step is skipped", step_ + 1));
   } else {
     throw Error(fmt::format("step {}: the loss is {} and the gradient norm {}; lower optimizer.lr, or set "
-                            "training.skip_nonfinite: true. The last checkpoint is step {}",
+                            "training.on_nonfinite: skip. The last checkpoint is step {}",
                             step_ + 1, report.loss, report.gradient_norm, saved_step_),
                 Error::Kind::kDiverged);
   }
   optimizer_->zero_grad();
   ++step_;
-  const double seconds = monotonic_seconds() - begin;
+  const double seconds = hooks_.clock() - begin;
   report.step = step_;
   report.progress = progress();
   report.seconds_left =
@@ -157,7 +178,7 @@ std::vector<data::Batch> Trainer::counting_pass(int64_t num_micro_batches) {
 }
 
 void Trainer::backward_micro_batches(StepReport& report) {
-  const double begin = monotonic_seconds();
+  const double begin = hooks_.clock();
   const int64_t num_micro_batches = config_.training.global_batch_size / config_.training.micro_batch_size;
   const auto sums = stream_->totals(config_.training.global_batch_size);
   const moe::StepTotals totals{.num_tokens = sums.num_tokens,
@@ -187,7 +208,7 @@ void Trainer::backward_micro_batches(StepReport& report) {
   tokens_ += totals.num_tokens;
   report.loss = nats / static_cast<double>(std::max<int64_t>(totals.num_targets, 1));
   report.bits_per_byte = bytes > 0 ? nats / std::numbers::ln2 / static_cast<double>(bytes) : 0.0;
-  report.tokens_per_second = static_cast<double>(totals.num_tokens) / (monotonic_seconds() - begin);
+  report.tokens_per_second = static_cast<double>(totals.num_tokens) / (hooks_.clock() - begin);
   for (const auto& c : counts_) {
     report.load_max_over_mean += moe::load_max_over_mean(c.requested) / static_cast<double>(counts_.size());
   }
@@ -226,7 +247,7 @@ void Trainer::emit(const StepReport& report, double step_seconds) {
 
 EvaluationResult Trainer::evaluate_and_emit(bool whole) {
   data::EvaluationOptions options{.micro_batch_size = config_.training.micro_batch_size};
-  if (!whole) options.max_tokens = config_.evaluation.sample_tokens;
+  if (!whole) options.max_tokens = config_.evaluation_tokens();
   const data::EvaluationSet set(dataset_, options);
   const auto result = evaluate(*model_, set, static_cast<uint64_t>(config_.run.seed), step_);
   if (result.targets == 0) return result;  // nothing is held out

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Saving and restoring a run. Random decisions are keyed by step and token id, so there is no generator
 // state; the sampler's state is a few counts.
+#include <limits>
+
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
@@ -10,7 +12,18 @@
 
 namespace conclave::train {
 
-void Trainer::save() {
+// Takes what is left of a step whose forward could not be finished from the stream, so that the next step
+// sees the same samples as if this one had been skipped after its last backward.
+void Trainer::drop_step(StepReport& report, int64_t end_sample, int64_t end_tokens) {
+  while (stream_->state().consumed_samples < end_sample) stream_->next();
+  tokens_ = end_tokens;
+  counts_.clear();
+  aux_.begin_step();
+  report.loss = report.bits_per_byte = std::numeric_limits<double>::quiet_NaN();
+}
+
+// The last save of a run has nothing to go on to: it succeeds or the run fails.
+void Trainer::save(bool last) {
   const auto sampler = stream_->state();
   CheckpointContents contents{.step = step_, .tokens = tokens_};
   // Elapsed time belongs to the state only where the schedule reads it: a run bounded by steps is bitwise
@@ -27,9 +40,10 @@ void Trainer::save() {
     saved_step_ = step_;
     directory_.write_status({.state = RunState::kRunning, .step = step_});
   } catch (const Error& error) {
-    if (!config_.checkpoint.continue_on_save_error) throw;
-    hooks_.log.error(
-        fmt::format("step {}: the checkpoint was not saved, training goes on: {}", step_, error.what()));
+    if (last || config_.checkpoint.on_save_error == OnSaveError::kStop) throw;
+    hooks_.log.error(fmt::format(
+        "step {}: the checkpoint was not saved, training goes on{}: {}", step_,
+        saved_step_ < 0 ? "" : fmt::format(" (the last good one is step {})", saved_step_), error.what()));
   }
 }
 

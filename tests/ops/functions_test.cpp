@@ -224,4 +224,25 @@ TEST(Rope, value_and_gradient_equal_the_composition) {
   expect_within(dx, x.grad(), 1e-9);
 }
 
+TEST(FrozenWeights, get_no_gradient_and_do_not_change_the_others) {
+  const auto x = at::randn({4, 3}, at::kDouble), s = at::randn({4}, at::kDouble);
+  const auto w13 = at::randn({2, 10, 3}, at::kDouble), w2 = at::randn({2, 3, 5}, at::kDouble);
+  const auto head = at::randn({7, 3}, at::kDouble), target = at::tensor({1, 6, -1, 0}, at::kLong);
+  std::vector<at::Tensor> d_x;
+  for (const bool trains : {true, false}) {
+    const auto x1 = x.clone().requires_grad_(true);
+    const auto a = w13.clone().requires_grad_(trains), b = w2.clone().requires_grad_(trains);
+    const auto h = head.clone().requires_grad_(trains);
+    const ops::Rows rows{.source_SD = x1,
+                         .row_source_A = at::tensor({0, 1, 2, 3}, at::kInt),
+                         .expert_offsets = {0, 1, 4},
+                         .source_offsets_S1 = at::tensor({0, 1, 2, 3, 4}, at::kInt),
+                         .rows_N = at::tensor({0, 1, 2, 3}, at::kInt)};
+    ops::linear_cross_entropy(ops::expert_mlp(rows, s, a, b), h, target).sum.backward();
+    for (const auto& weight : {a, b, h}) EXPECT_EQ(weight.grad().defined(), trains);
+    d_x.push_back(x1.grad());
+  }
+  EXPECT_TRUE(d_x[0].equal(d_x[1]));
+}
+
 }  // namespace

@@ -7,6 +7,15 @@
 
 namespace conclave::model {
 
+enum class HiddenAct { kSilu };
+enum class DispatcherType { kAuto, kLocal, kAllGather, kAllToAll };
+
+// `model.moe.dispatcher`: how tokens reach the rank of their expert.
+struct DispatcherOptions {
+  DispatcherType type = DispatcherType::kAuto;
+  void fields(config::Fields& f);
+};
+
 // `model.moe`: which layers are MoE layers, and of what.
 struct MoeOptions {
   int64_t num_experts = 8;
@@ -17,10 +26,12 @@ struct MoeOptions {
   int64_t num_shared_experts = 0;
   std::optional<int64_t> shared_expert_intermediate_size = {};
   bool shared_expert_gate = false;
-  bool allow_noncausal = false;
+  bool allow_noncausal = false;       // written beside the router's options
+  bool allow_cross_document = false;  // likewise
   config::Plugin router = {.type = "topk", .options = {}};
   std::vector<config::Plugin> aux_losses = {};
   config::Plugin balance_update = {.type = "none", .options = {}};
+  DispatcherOptions dispatcher = {};
   void fields(config::Fields& f);
 
   // Inner width of all shared experts together; 0: none.
@@ -29,13 +40,14 @@ struct MoeOptions {
 
 // `model`: a decoder-only transformer in the terms of a Hugging Face config.json.
 struct ModelOptions {
-  std::optional<int64_t> vocab_size = {};  // null: from the tokenizer
+  std::optional<int64_t> vocab_size = {};  // auto: from the tokenizer
   int64_t hidden_size = 256;
   int64_t num_hidden_layers = 4;
   int64_t num_attention_heads = 4;
   int64_t num_key_value_heads = 4;
   std::optional<int64_t> head_dim = {};
   int64_t intermediate_size = 512;
+  HiddenAct hidden_act = HiddenAct::kSilu;
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
   nn::QkNorm qk_norm = nn::QkNorm::kNone;

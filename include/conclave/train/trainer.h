@@ -31,6 +31,8 @@ struct StepReport {
   bool skipped = false;
 };
 
+double monotonic_seconds();
+
 struct TrainerHooks {
   std::function<void(const StepReport&)> on_step = [](const StepReport&) {};
   std::function<void(int64_t step, const EvaluationResult&)> on_evaluation = [](int64_t,
@@ -38,6 +40,7 @@ struct TrainerHooks {
   // A signal number once the run should save and stop.
   std::function<std::optional<int>()> stop_requested = [] { return std::nullopt; };
   Log log = {};
+  std::function<double()> clock = monotonic_seconds;  // seconds, never falling; progress in time follows it
 };
 
 struct TrainingResult {
@@ -67,9 +70,11 @@ class Trainer {
   moe::ForwardContext training_context() const;
   void emit(const StepReport& report, double step_seconds);
   EvaluationResult evaluate_and_emit(bool whole);
-  void save();
+  void drop_step(StepReport& report, int64_t end_sample, int64_t end_tokens);
+  void save(bool last = false);
   void restore(int64_t step);
-  double progress() const;
+  double progress() const { return progress_at(step_, elapsed_seconds()); }
+  double progress_at(int64_t step, double seconds) const;
   double elapsed_seconds() const;
 
   RunConfig config_;
@@ -92,6 +97,7 @@ class Trainer {
   int64_t saved_step_ = -1;
   double seconds_before_ = 0;  // training time of earlier starts of this run
   double started_ = 0;
+  int64_t started_step_ = 0;                // of this start
   std::vector<moe::RoutingCounts> counts_;  // of the present step, per MoE layer
 };
 

@@ -96,7 +96,10 @@ RouterEntry expert_choice_entry() {
   entry.doc = "Each expert takes its best tokens of the micro-batch.";
   entry.defaults = [] { return config::AnyOptions(ExpertChoiceOptions{}); };
   entry.caps = [](const config::AnyOptions&) {
-    return Caps{.causal = false, .batch_independent = false, .records = {"logits", "probs", "pairs"}};
+    return Caps{.causal = false,
+                .batch_independent = false,
+                .whole_group = true,
+                .records = {"logits", "probs", "pairs"}};
   };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {
     return make_expert_choice_router(options.as<ExpertChoiceOptions>(), shape);

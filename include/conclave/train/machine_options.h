@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <optional>
+
+#include "conclave/config/fields.h"
+
+// What a run computes on. This version runs one rank on the CPU; everything else is refused by name, so that
+// a file written for a larger machine never trains something else in silence.
+namespace conclave::train {
+
+enum class Device { kAuto, kCpu, kCuda };
+enum class Backend { kAuto, kLocal, kGloo, kNccl };
+
+// `parallelism`
+struct ParallelismOptions {
+  std::optional<int64_t> data_parallel_size = {};  // auto: whatever the other sizes leave
+  int64_t expert_parallel_size = 1;
+  int64_t tensor_parallel_size = 1;
+  int64_t expert_tensor_parallel_size = 1;
+  int64_t zero_stage = 0;
+  Backend backend = Backend::kAuto;
+  void fields(config::Fields& f);
+};
+
+// Declares `device` at the top of the tree.
+void declare_device(config::Fields& f, Device& device);
+
+}  // namespace conclave::train

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/train/resolve.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "conclave/data/batch_stream.h"
+#include "conclave/ops/product.h"
+#include "conclave/train/run_config.h"
+
+namespace conclave::train {
+
+int64_t sequences_per_epoch(const data::Dataset& dataset) {
+  return data::BatchStream(dataset, data::StreamOptions{.num_workers = 0}).num_windows();
+}
+
+std::map<std::string, std::string> resolve_automatic(RunConfig& config) {
+  std::map<std::string, std::string> reasons;
+  if (config.device == Device::kAuto) {
+    config.device = Device::kCpu;
+    reasons["device"] = "auto: the only device of this version";
+  }
+  if (config.training.precision == Precision::kAuto) {
+    const bool fast = ops::product_dtype(c10::ScalarType::BFloat16) == c10::ScalarType::BFloat16;
+    config.training.precision = fast ? Precision::kBf16 : Precision::kFp32;
+    reasons["training.precision"] =
+        fast ? "auto: this CPU multiplies bf16 at speed" : "auto: this CPU does not multiply bf16 at speed";
+  }
+  if (!config.parallelism.data_parallel_size) {
+    config.parallelism.data_parallel_size = 1;
+    reasons["parallelism.data_parallel_size"] = "auto: one rank";
+  }
+  if (config.parallelism.backend == Backend::kAuto) {
+    config.parallelism.backend = Backend::kLocal;
+    reasons["parallelism.backend"] = "auto: one rank";
+  }
+  if (!config.model.vocab_size) {
+    config.model.vocab_size = data::make_tokenizer(config.tokenizer)->vocab_size();
+    reasons["model.vocab_size"] = "auto: size of the tokenizer";
+  }
+  if (config.model.moe && config.model.moe->dispatcher.type == model::DispatcherType::kAuto) {
+    config.model.moe->dispatcher.type = model::DispatcherType::kLocal;
+    reasons["model.moe.dispatcher.type"] = "auto: one rank";
+  }
+  return reasons;
+}
+
+void mark_resolved(config::Node& dump, const std::map<std::string, std::string>& reasons) {
+  for (const auto& [key, reason] : reasons) {
+    config::Node* node = &dump;
+    for (size_t begin = 0; node && begin <= key.size();) {
+      const size_t dot = std::min(key.find('.', begin), key.size());
+      node = node->find(key.substr(begin, dot - begin));
+      begin = dot + 1;
+    }
+    if (node) node->origin = {.source = std::make_shared<const config::Source>(config::Source{reason, ""})};
+  }
+}
+
+}  // namespace conclave::train
