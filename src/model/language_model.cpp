@@ -83,8 +83,8 @@ Block::Block(const ModelOptions& o, int64_t layer, const moe::Registry& registry
 }
 
 at::Tensor Block::run(const at::Tensor& x_BSD, const nn::AttentionInput& attention,
-                      moe::ForwardContext& context) {
-  const auto y_BSD = x_BSD.add(attention_->run(attention_norm_->forward(x_BSD), attention));
+                      moe::ForwardContext& context, nn::KvCache* cache) {
+  const auto y_BSD = x_BSD.add(attention_->run(attention_norm_->forward(x_BSD), attention, cache));
   const auto normed = mlp_norm_->forward(y_BSD);
   return y_BSD.add(moe_ ? moe_->run(normed, context) : mlp_->forward(normed));
 }
@@ -114,9 +114,9 @@ const at::Tensor& LanguageModel::head() const {
 at::Tensor LanguageModel::hidden(const data::Batch& batch, moe::ForwardContext& context) {
   const std::vector<int64_t> shape{batch.num_sequences, batch.seq_length};
   context.tokens = unit_map(batch);
-  const auto attention =
-      nn::attention_input(as_long(batch.document, shape), as_long(batch.position, shape),
-                          options_.head_width(), options_.rope_theta, /*causal=*/true, dtype_);
+  const auto attention = nn::attention_input(as_long(batch.document, shape), as_long(batch.position, shape),
+                                             options_.head_width(), options_.rope_theta,
+                                             /*causal=*/options_.objective == Objective::kCausalLm, dtype_);
   auto x_BSD = at::embedding(embedding_, as_long(batch.token, shape));
   for (const auto& block : blocks_) x_BSD = block->run(x_BSD, attention, context);
   return norm_->forward(x_BSD);

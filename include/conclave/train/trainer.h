@@ -20,8 +20,9 @@ struct StepReport {
   int64_t step = 0;  // number of finished steps
   int64_t num_steps = 0;
   double progress = 0;  // [0, 1]
-  double loss = 0;      // nats per target
-  double bits_per_byte = 0;
+  model::Objective objective = model::Objective::kCausalLm;
+  double loss = 0;           // nats per target; masked_lm: per hidden token
+  double bits_per_byte = 0;  // causal_lm only
   double lr = 0;
   double gradient_norm = 0;
   double tokens_per_second = 0;

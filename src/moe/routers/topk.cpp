@@ -82,8 +82,7 @@ class TopKRouter : public Router {
       weight_N = weight_N.index_select(0, present);
     }
     at::Tensor kept_N;
-    if (const auto& factor =
-            context.phase == Phase::kTrain ? options_.capacity.factor : options_.capacity.eval_factor) {
+    if (const auto factor = capacity_factor(context.phase)) {
       const int64_t capacity =
           expert_capacity(options_.capacity, factor->at(context.step), num_units, shape_.num_experts, k);
       kept_N = keep_within_capacity(options_.capacity.order, capacity, shape_.num_experts, unit_N, expert_N,
@@ -98,6 +97,12 @@ class TopKRouter : public Router {
   at::Tensor weight;  // [E, D]
 
  private:
+  // Null: dropless. Generation sees a few tokens at a time, of which no share can be taken.
+  std::optional<config::Value> capacity_factor(Phase phase) const {
+    if (phase == Phase::kGenerate) return std::nullopt;
+    return phase == Phase::kTrain ? options_.capacity.factor : options_.capacity.eval_factor;
+  }
+
   at::Tensor jittered(const at::Tensor& x_UD, const UnitMap& units, const ForwardContext& context) const {
     const double eps = context.phase == Phase::kTrain ? options_.jitter_eps.at(context.step) : 0.0;
     if (eps == 0.0) return x_UD;
@@ -165,7 +170,9 @@ RouterEntry topk_entry() {
     return Caps{.causal = !limited || capacity.order == CapacityOrder::kPosition,
                 .batch_independent = !limited,
                 .max_choices = options.as<TopKOptions>().top_k,
-                .selection_bias = true};
+                .selection_bias = true,
+                .drops_in_training = capacity.factor.has_value(),
+                .drops_in_evaluation = capacity.eval_factor.has_value()};
   };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {
     return make_topk_router(options.as<TopKOptions>(), shape);
