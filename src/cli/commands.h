@@ -6,6 +6,7 @@
 
 #include "conclave/cli/run.h"
 #include "conclave/core/log.h"
+#include "conclave/train/run_config.h"
 
 // Each subcommand declares itself on the parser and stores in `action` what to do when it is chosen; the
 // action returns the exit code.
@@ -14,10 +15,15 @@ namespace conclave::cli {
 using Action = std::function<int()>;
 
 void add_train(CLI::App& app, const moe::Registry& registry, Action& action);
+void add_generate(CLI::App& app, const moe::Registry& registry, Action& action);
+void add_eval(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_config(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_data(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_checkpoint(CLI::App& app, Action& action);
 void add_version(CLI::App& app, Action& action);
+
+// Parameters, compute and memory of a configuration in a few lines; nothing is allocated.
+std::string describe_model(const train::RunConfig& config, const moe::Registry& registry);
 
 // Messages for a person: plain lines on stderr.
 Log stderr_log();

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
 #include <memory>
 
 #include <fmt/format.h>
@@ -48,15 +49,24 @@ void add_config(CLI::App& app, const moe::Registry& registry, Action& action) {
         fmt::print("{}", config::emit_yaml_with_origins(train::dump_run_config(config, registry, &written)));
         return int{kDone};
       }));
-  add("explain", "What one key means: conclave config explain training.global_batch_size",
+  auto* explain = add(
+      "explain",
+      "What one key means (conclave config explain training.global_batch_size), or what a configuration file "
+      "asks for: parameters, compute and memory of its model.",
       [arguments, &registry] {
+        if (std::filesystem::is_regular_file(arguments->key)) {
+          fmt::print("{}",
+                     describe_model(train::read_run_config(arguments->key, arguments->overrides, registry),
+                                    registry));
+          return int{kDone};
+        }
         const auto tables = train::plugin_tables(registry);
         fmt::print("{}", config::explain_key(declaration(std::make_shared<train::RunConfig>()), &tables,
                                              arguments->key));
         return int{kDone};
-      })
-      ->add_option("key", arguments->key, "Dotted key.")
-      ->required();
+      });
+  explain->add_option("key", arguments->key, "Dotted key, or a configuration file.")->required();
+  explain->add_option("overrides", arguments->overrides, "With a file: a.b=c, +a.b=c or ~a.b.");
   add("schema", "JSON Schema of configuration files, for editors.", [&registry] {
     const auto tables = train::plugin_tables(registry);
     fmt::print("{}\n", config::json_schema(declaration(std::make_shared<train::RunConfig>()), &tables,

@@ -62,6 +62,8 @@ int run(int argc, char** argv, const moe::Registry& registry) {
   app.require_subcommand(1);
   Action action;
   add_train(app, registry, action);
+  add_generate(app, registry, action);
+  add_eval(app, registry, action);
   add_config(app, registry, action);
   add_data(app, registry, action);
   add_checkpoint(app, action);

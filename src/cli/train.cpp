@@ -9,6 +9,7 @@
 #include "conclave/config/load.h"
 #include "conclave/config/parse.h"
 #include "conclave/config/problems.h"
+#include "conclave/model/objective.h"
 #include "conclave/train/metrics.h"
 #include "conclave/train/resolve.h"
 #include "conclave/train/signals.h"
@@ -25,19 +26,6 @@ struct TrainArguments {
   bool fresh = false;
 };
 
-std::string describe_model(const train::RunConfig& config, const moe::Registry& registry, int64_t vocab) {
-  int64_t active_experts = 0;
-  if (const auto& moe = config.model.moe) {
-    active_experts = registry.routers.at(moe->router.type).caps(moe->router.options).max_choices;
-    if (active_experts == 0) active_experts = moe->num_experts;
-  }
-  const auto a = model::account(config.model, vocab, active_experts, config.data.seq_length,
-                                config.training.precision == train::Precision::kFp64 ? 8 : 4);
-  return fmt::format("{:.2f} M parameters, {:.2f} M active, {:.1f} MFLOP/token, {:.0f} MiB of training state",
-                     a.total_parameters / 1e6, a.active_parameters / 1e6, a.flops_per_token / 1e6,
-                     static_cast<double>(a.training_state_bytes) / (1 << 20));
-}
-
 std::string clock_text(double seconds) {
   const auto s = static_cast<int64_t>(seconds);
   return s >= 3600 ? fmt::format("{}h{:02}m", s / 3600, s / 60 % 60)
@@ -45,11 +33,20 @@ std::string clock_text(double seconds) {
 }
 
 std::string status_text(const train::StepReport& r) {
+  const auto quality =
+      model::codes_text(r.objective) ? fmt::format(" | {:.3f} bits/byte", r.bits_per_byte) : "";
   return fmt::format(
-      "step {}/{} | loss {:.4f} | {:.3f} bits/byte | lr {:.2e} | grad norm {:.2f} | {:.0f} tok/s | "
+      "step {}/{} | {} {:.4f}{} | lr {:.2e} | grad norm {:.2f} | {:.0f} tok/s | "
       "load max/mean {:.2f} | {} left",
-      r.step, r.num_steps, r.loss, r.bits_per_byte, r.lr, r.gradient_norm, r.tokens_per_second,
-      r.load_max_over_mean, clock_text(r.seconds_left));
+      r.step, r.num_steps, model::loss_name(r.objective), r.loss, quality, r.lr, r.gradient_norm,
+      r.tokens_per_second, r.load_max_over_mean, clock_text(r.seconds_left));
+}
+
+std::string result_text(const train::EvaluationResult& r) {
+  if (!model::codes_text(r.objective)) {
+    return fmt::format("{} {:.4f} over {} hidden tokens", model::loss_name(r.objective), r.loss, r.targets);
+  }
+  return fmt::format("loss {:.4f}, {:.4f} bits/byte over {} bytes", r.loss, r.bits_per_byte, r.bytes);
 }
 
 // A live line on a terminal, plain lines every `interval` steps elsewhere.
@@ -66,8 +63,7 @@ train::TrainerHooks terminal_hooks(int64_t interval, const train::StopSignals& s
     }
   };
   hooks.on_evaluation = [live](int64_t step, const train::EvaluationResult& result) {
-    fmt::print(stderr, "{}step {} | held-out: loss {:.4f}, {:.4f} bits/byte over {} bytes\n",
-               live ? "\r\033[K" : "", step, result.loss, result.bits_per_byte, result.bytes);
+    fmt::print(stderr, "{}step {} | held-out: {}\n", live ? "\r\033[K" : "", step, result_text(result));
   };
   hooks.stop_requested = [&signals] { return signals.requested(); };
   return hooks;
@@ -75,11 +71,13 @@ train::TrainerHooks terminal_hooks(int64_t interval, const train::StopSignals& s
 
 int show_finished(const train::RunDirectory& directory) {
   const auto series = train::read_metrics(directory.folder() / train::kMetricsFile);
-  const auto it = series.find("final/bits_per_byte");
-  fmt::print("{} is finished{}\n", directory.folder().string(),
-             it == series.end()
-                 ? ""
-                 : fmt::format(": {:.4f} bits per byte on held-out text", it->second.values.back()));
+  std::string result;
+  if (const auto it = series.find("final/bits_per_byte"); it != series.end()) {
+    result = fmt::format(": {:.4f} bits per byte on held-out text", it->second.values.back());
+  } else if (const auto masked = series.find("final/masked_loss"); masked != series.end()) {
+    result = fmt::format(": loss {:.4f} per hidden token of held-out text", masked->second.values.back());
+  }
+  fmt::print("{} is finished{}\n", directory.folder().string(), result);
   return kDone;
 }
 
@@ -89,8 +87,7 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   auto config =
       train::read_run_config(arguments.config, arguments.overrides, registry, &written, stderr_log());
   const auto tokenizer = data::make_tokenizer(config.tokenizer);
-  fmt::print(stderr, "{}\n",
-             describe_model(config, registry, config.model.vocab_size.value_or(tokenizer->vocab_size())));
+  fmt::print(stderr, "{}", describe_model(config, registry));
   if (arguments.dry_run) {
     const auto dataset = data::open_dataset(config.data, tokenizer, stderr_log());
     config.sequences_per_epoch = train::sequences_per_epoch(dataset);
@@ -119,9 +116,8 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
                train::signal_name(*result.stopped_by), result.step);
     return 128 + *result.stopped_by;
   }
-  fmt::print("{}: step {}, {:.4f} bits per byte on {} held-out bytes, {}\n", directory.folder().string(),
-             result.step, result.validation.bits_per_byte, result.validation.bytes,
-             clock_text(result.seconds));
+  fmt::print("{}: step {}, held-out {}, {}\n", directory.folder().string(), result.step,
+             result_text(result.validation), clock_text(result.seconds));
   return kDone;
 }
 

@@ -82,8 +82,8 @@ Block::Block(const ModelOptions& o, int64_t layer, const moe::Registry& registry
           std::move(router)));
 }
 
-at::Tensor Block::attend(const at::Tensor& x_BSD, const nn::AttentionInput& attention) {
-  return x_BSD.add(attention_->run(attention_norm_->forward(x_BSD), attention));
+at::Tensor Block::attend(const at::Tensor& x_BSD, const nn::AttentionInput& attention, nn::KvCache* cache) {
+  return x_BSD.add(attention_->run(attention_norm_->forward(x_BSD), attention, cache));
 }
 
 at::Tensor Block::feed_forward(const at::Tensor& x_BSD, moe::ForwardContext& context) {
@@ -92,19 +92,19 @@ at::Tensor Block::feed_forward(const at::Tensor& x_BSD, moe::ForwardContext& con
 }
 
 at::Tensor Block::run(const at::Tensor& x_BSD, const nn::AttentionInput& attention,
-                      moe::ForwardContext& context) {
-  switch (recompute_) {
+                      moe::ForwardContext& context, nn::KvCache* cache) {
+  switch (cache ? Recompute::kNone : recompute_) {  // decoding has no backward
     case Recompute::kNone:
       break;
     case Recompute::kSelective:
-      return recomputed(attend(x_BSD, attention), context,
+      return recomputed(attend(x_BSD, attention, nullptr), context,
                         [this](const at::Tensor& x, moe::ForwardContext& c) { return feed_forward(x, c); });
     case Recompute::kFull:
       return recomputed(x_BSD, context, [this, attention](const at::Tensor& x, moe::ForwardContext& c) {
-        return feed_forward(attend(x, attention), c);
+        return feed_forward(attend(x, attention, nullptr), c);
       });
   }
-  return feed_forward(attend(x_BSD, attention), context);
+  return feed_forward(attend(x_BSD, attention, cache), context);
 }
 
 LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocab_size, const moe::Registry& registry,
@@ -132,9 +132,9 @@ const at::Tensor& LanguageModel::head() const {
 at::Tensor LanguageModel::hidden(const data::Batch& batch, moe::ForwardContext& context) {
   const std::vector<int64_t> shape{batch.num_sequences, batch.seq_length};
   context.tokens = unit_map(batch);
-  const auto attention =
-      nn::attention_input(as_long(batch.document, shape), as_long(batch.position, shape),
-                          options_.head_width(), options_.rope_theta, /*causal=*/true, dtype_);
+  const auto attention = nn::attention_input(as_long(batch.document, shape), as_long(batch.position, shape),
+                                             options_.head_width(), options_.rope_theta,
+                                             /*causal=*/options_.objective == Objective::kCausalLm, dtype_);
   auto x_BSD = at::embedding(embedding_, as_long(batch.token, shape)).to(activations_);
   for (const auto& block : blocks_) x_BSD = block->run(x_BSD, attention, context);
   return norm_->forward(x_BSD);

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "conclave/config/wrapped.h"
+#include "conclave/core/error.h"
 
 namespace conclave::model {
 
@@ -64,7 +65,12 @@ int64_t MoeOptions::shared_width() const {
 }
 
 void ModelOptions::fields(config::Fields& f) {
-  config::or_auto(f("vocab_size", vocab_size, "Rows of the embedding; auto: the tokenizer's.")).min(1);
+  f("objective", objective, {{"causal_lm", Objective::kCausalLm}, {"masked_lm", Objective::kMaskedLm}},
+    "causal_lm: predict the next token; masked_lm: predict hidden tokens from both sides (an encoder).");
+  f("masking", masking, "Which tokens masked_lm hides, and how.")
+      .only_if([this] { return objective == Objective::kMaskedLm; }, "model.objective is causal_lm");
+  config::or_auto(f("vocab_size", vocab_size, "Rows of the embedding; auto: what the tokenizer needs."))
+      .min(1);
   f("hidden_size", hidden_size, "Model width.").min(1);
   f("num_hidden_layers", num_hidden_layers, "Transformer blocks.").min(1);
   f("num_attention_heads", num_attention_heads, "Query heads.").min(1);
@@ -115,39 +121,17 @@ bool ModelOptions::is_moe_layer(int64_t layer) const {
   return layer >= moe->first_k_dense_replace && (layer + 1) % moe->decoder_sparse_step == 0;
 }
 
-Accounting account(const ModelOptions& o, int64_t vocab_size, int64_t active_experts, int64_t seq_length,
-                   int64_t bytes_per_value) {
-  const int64_t width = o.hidden_size, head = o.head_width();
-  const int64_t attention = width * head * (2 * o.num_attention_heads + 2 * o.num_key_value_heads);
-  int64_t norms = width, matrices = 0, active_matrices = 0;
-  for (int64_t layer = 0; layer < o.num_hidden_layers; ++layer) {
-    norms += 2 * width;
-    if (o.qk_norm == nn::QkNorm::kHead) norms += 2 * head;
-    if (o.qk_norm == nn::QkNorm::kFull) norms += head * (o.num_attention_heads + o.num_key_value_heads);
-    matrices += attention;
-    active_matrices += attention;
-    if (!o.is_moe_layer(layer)) {
-      matrices += 3 * width * o.intermediate_size;
-      active_matrices += 3 * width * o.intermediate_size;
-      continue;
-    }
-    const int64_t expert = 3 * width * o.moe->moe_intermediate_size;
-    const int64_t always = width * o.moe->num_experts + 3 * width * o.moe->shared_width() +
-                           (o.moe->shared_expert_gate ? width : 0);
-    matrices += always + expert * o.moe->num_experts;
-    active_matrices += always + expert * active_experts;
+int64_t ModelOptions::embedding_rows(int64_t tokenizer_vocab_size) const {
+  const bool masked = objective == Objective::kMaskedLm;
+  const int64_t needed = tokenizer_vocab_size + (masked ? 1 : 0);
+  const int64_t rows = vocab_size.value_or(needed);
+  if (rows < needed) {
+    throw Error(
+        fmt::format("model.vocab_size is {}, but the tokenizer has {} ids{}; leave it out or set at "
+                    "least {}",
+                    rows, tokenizer_vocab_size, masked ? " and masked_lm needs one more" : "", needed));
   }
-  const int64_t embedding = vocab_size * width;
-  Accounting result;
-  result.total_parameters = matrices + norms + embedding * (o.tie_word_embeddings ? 1 : 2);
-  result.active_parameters = active_matrices + norms + embedding * (o.tie_word_embeddings ? 1 : 2);
-  // Head counted as a matrix, look-up of the embedding not; scores and weighted values of attention over the
-  // window.
-  result.flops_per_token =
-      6.0 * static_cast<double>(active_matrices + embedding) +
-      12.0 * static_cast<double>(o.num_hidden_layers * o.num_attention_heads * head * seq_length);
-  result.training_state_bytes = result.total_parameters * 4 * bytes_per_value;
-  return result;
+  return rows;
 }
 
 }  // namespace conclave::model

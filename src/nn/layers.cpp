@@ -2,6 +2,7 @@
 #include "conclave/nn/layers.h"
 
 #include <cmath>
+#include <tuple>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -62,7 +63,7 @@ Attention::Attention(const AttentionOptions& o, c10::ScalarType dtype) : options
   }
 }
 
-at::Tensor Attention::run(const at::Tensor& x_BSD, const AttentionInput& input) {
+at::Tensor Attention::run(const at::Tensor& x_BSD, const AttentionInput& input, KvCache* cache) {
   const auto& o = options_;
   const int64_t batch = x_BSD.size(0), length = x_BSD.size(1);
   const auto project = [&](Linear& linear, RmsNorm* norm, int64_t heads) {
@@ -73,38 +74,62 @@ at::Tensor Attention::run(const at::Tensor& x_BSD, const AttentionInput& input) 
     return y.transpose(1, 2);
   };
   const auto q = ops::rope(project(*q_proj_, q_norm_.get(), o.num_heads), input.cos_BSP, input.sin_BSP);
-  const auto k =
-      ops::rope(project(*k_proj_, k_norm_.get(), o.num_key_value_heads), input.cos_BSP, input.sin_BSP);
-  const auto v = project(*v_proj_, nullptr, o.num_key_value_heads);
+  auto k = ops::rope(project(*k_proj_, k_norm_.get(), o.num_key_value_heads), input.cos_BSP, input.sin_BSP);
+  auto v = project(*v_proj_, nullptr, o.num_key_value_heads);
+  if (cache) std::tie(k, v) = cache->append(k, v);
   std::optional<at::Tensor> mask;
   if (input.mask_BSS.defined()) mask = input.mask_BSS;
   // The softmax of the fused operator is fp32 in either type.
   const auto dtype = ops::product_dtype(x_BSD.scalar_type());
   const auto y = at::scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask,
-                                                  /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value(),
+                                                  /*dropout_p=*/0.0, /*is_causal=*/!mask && input.causal,
                                                   /*scale=*/std::nullopt,
                                                   /*enable_gqa=*/o.num_heads != o.num_key_value_heads)
                      .to(x_BSD.scalar_type());
   return o_proj_->forward(y.transpose(1, 2).reshape({batch, length, o.num_heads * o.head_dim}));
 }
 
-AttentionInput attention_input(const at::Tensor& document_BS, const at::Tensor& position_BS, int64_t head_dim,
-                               double rope_theta, bool causal, c10::ScalarType dtype) {
+namespace {
+
+AttentionInput with_angles(const at::Tensor& position_BS, int64_t head_dim, double rope_theta,
+                           c10::ScalarType dtype) {
   AttentionInput input;
   const auto exponent = at::arange(0, head_dim, 2, at::kDouble).div(static_cast<double>(head_dim));
   const auto frequency = at::pow(rope_theta, exponent.neg());
   const auto angle = position_BS.to(at::kDouble).unsqueeze(-1).mul(frequency).unsqueeze(1);
   input.cos_BSP = angle.cos().to(dtype);
   input.sin_BSP = angle.sin().to(dtype);
+  return input;
+}
+
+}  // namespace
+
+AttentionInput attention_input(const at::Tensor& document_BS, const at::Tensor& position_BS, int64_t head_dim,
+                               double rope_theta, bool causal, c10::ScalarType dtype) {
+  auto input = with_angles(position_BS, head_dim, rope_theta, dtype);
+  input.causal = causal;
   const int64_t length = document_BS.size(1);
   const bool one_document_a_row = document_BS.eq(document_BS.select(1, 0).unsqueeze(1)).all().item<bool>();
-  if (causal && one_document_a_row) return input;
+  if (one_document_a_row) return input;
   auto mask = document_BS.unsqueeze(2).eq(document_BS.unsqueeze(1));
   if (causal) {
     const auto index = at::arange(length, at::kLong);
     mask = mask.logical_and(index.unsqueeze(1).ge(index.unsqueeze(0)));
   }
   input.mask_BSS = mask.unsqueeze(1);
+  return input;
+}
+
+AttentionInput continued_attention_input(int64_t first, int64_t count, int64_t head_dim, double rope_theta,
+                                         c10::ScalarType dtype) {
+  const auto position = at::arange(first, first + count, at::kLong);
+  auto input = with_angles(position.unsqueeze(0), head_dim, rope_theta, dtype);
+  if (count == 1) {
+    input.causal = false;  // the newest token looks at everything
+  } else if (first > 0) {
+    const auto key = at::arange(first + count, at::kLong);
+    input.mask_BSS = position.unsqueeze(1).ge(key.unsqueeze(0)).view({1, 1, count, first + count});
+  }
   return input;
 }
 

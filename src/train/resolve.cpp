@@ -35,7 +35,8 @@ std::map<std::string, std::string> resolve_automatic(RunConfig& config) {
     reasons["parallelism.backend"] = "auto: one rank";
   }
   if (!config.model.vocab_size) {
-    config.model.vocab_size = data::make_tokenizer(config.tokenizer)->vocab_size();
+    config.model.vocab_size =
+        config.model.embedding_rows(data::make_tokenizer(config.tokenizer)->vocab_size());
     reasons["model.vocab_size"] = "auto: size of the tokenizer";
   }
   if (config.model.moe && config.model.moe->dispatcher.type == model::DispatcherType::kAuto) {

@@ -179,14 +179,14 @@ void check_router(const RunConfig& config, const moe::Registry& registry, const 
   const auto& moe = *config.model.moe;
   const auto caps = registry.routers.at(moe.router.type).caps(moe.router.options);
   const auto& origin = find(root, {"model", "moe", "router"})->origin;
-  if (!caps.causal && !moe.allow_noncausal) {
+  if (!caps.causal && !moe.allow_noncausal && config.model.objective == model::Objective::kCausalLm) {
     problems.add(
         origin,
         fmt::format(
             "router '{}' as configured looks at later tokens, but the model is trained to predict them",
             moe.router.type),
-        "choose a causal router (topk), order capacity by position, or set "
-        "model.moe.router.allow_noncausal: true");
+        "choose a causal router (topk), order capacity by position, train with model.objective: masked_lm, "
+        "or set model.moe.router.allow_noncausal: true");
   }
   if (caps.whole_group && !caps.batch_independent && config.data.packing == data::Packing::kConcat &&
       !moe.allow_cross_document) {

@@ -10,8 +10,11 @@
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/model/objective.h"
 #include "conclave/train/freeze.h"
 #include "conclave/train/init_from.h"
+#include "conclave/train/load_model.h"
+#include "conclave/train/model_state.h"
 
 namespace conclave::train {
 
@@ -23,6 +26,13 @@ namespace {
 
 double wall_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::vector<Metric> loss_metrics(const std::string& prefix, model::Objective objective, double loss,
+                                 double bits_per_byte) {
+  std::vector<Metric> metrics = {{prefix + model::loss_name(objective), loss}};
+  if (model::codes_text(objective)) metrics.push_back({prefix + "bits_per_byte", bits_per_byte});
+  return metrics;
 }
 
 }  // namespace
@@ -39,9 +49,7 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
           {.keep_latest_k = config.checkpoint.keep_latest_k, .keep_every = config.checkpoint.keep_every},
           hooks_.log) {
   const auto seed = static_cast<uint64_t>(config.run.seed);
-  model_ = std::make_shared<model::LanguageModel>(
-      config.model, config.model.vocab_size.value_or(dataset_.tokenizer->vocab_size()), registry_, seed,
-      parameter_dtype(config.training.precision), activation_dtype(config.training.precision));
+  model_ = make_model(config, *dataset_.tokenizer, registry_);
   model_->set_recompute(config.training.recompute);
   parameters_ = nn::tagged_parameters(*model_);
   freeze_parameters(parameters_, config.training.freeze, hooks_.log);
@@ -163,36 +171,38 @@ moe::ForwardContext Trainer::training_context() const {
 }
 
 // Forward passes that only count, by the call that trains, so that whatever it does to the tokens is counted.
-// Every random decision is keyed by seed, step and token, and the batches are kept for the passes that train,
-// so nothing is drawn, read or changed twice.
-std::vector<data::Batch> Trainer::counting_pass(int64_t num_micro_batches) {
+// Every random decision is keyed by seed, step and token, so nothing is drawn or changed twice.
+void Trainer::counting_pass(const std::vector<data::Batch>& batches) {
   const c10::NoGradGuard no_grad;
-  std::vector<data::Batch> batches;
-  for (int64_t i = 0; i < num_micro_batches; ++i) {
-    batches.push_back(stream_->next());
+  for (const auto& batch : batches) {
     auto context = training_context();
-    model_->loss(batches.back(), context);
+    model_->loss(batch, context);
     aux_.count(context.traces);
   }
-  return batches;
 }
 
 void Trainer::backward_micro_batches(StepReport& report) {
   const double begin = hooks_.clock();
   const int64_t num_micro_batches = config_.training.global_batch_size / config_.training.micro_batch_size;
   const auto sums = stream_->totals(config_.training.global_batch_size);
+  // The whole step's batches first: how many tokens are hidden is known only when they are.
+  std::vector<data::Batch> batches;
+  int64_t num_targets = 0;
+  for (int64_t i = 0; i < num_micro_batches; ++i) {
+    batches.push_back(stream_->next());
+    model::set_targets(batches.back(), config_.model, *dataset_.tokenizer, training_context().random);
+    num_targets += batches.back().num_targets;
+  }
   const moe::StepTotals totals{.num_tokens = sums.num_tokens,
-                               .num_targets = sums.num_targets,
+                               .num_targets = num_targets,
                                .num_micro_batches = num_micro_batches,
                                .num_sequences = sums.num_sequences};
   counts_.clear();
   aux_.begin_step();
-  std::vector<data::Batch> counted;
-  if (aux_.needs_exact_global_counts()) counted = counting_pass(num_micro_batches);
+  if (aux_.needs_exact_global_counts()) counting_pass(batches);
   double nats = 0;
   int64_t bytes = 0;
-  for (int64_t i = 0; i < num_micro_batches; ++i) {
-    const data::Batch batch = counted.empty() ? stream_->next() : std::move(counted[static_cast<size_t>(i)]);
+  for (const auto& batch : batches) {
     auto context = training_context();
     const auto loss = model_->loss(batch, context);
     auto objective = loss.sum.div(static_cast<double>(std::max<int64_t>(totals.num_targets, 1)));
@@ -207,7 +217,10 @@ void Trainer::backward_micro_batches(StepReport& report) {
   }
   tokens_ += totals.num_tokens;
   report.loss = nats / static_cast<double>(std::max<int64_t>(totals.num_targets, 1));
-  report.bits_per_byte = bytes > 0 ? nats / std::numbers::ln2 / static_cast<double>(bytes) : 0.0;
+  report.objective = config_.model.objective;
+  report.bits_per_byte = bytes > 0 && model::codes_text(report.objective)
+                             ? nats / std::numbers::ln2 / static_cast<double>(bytes)
+                             : 0.0;
   report.tokens_per_second = static_cast<double>(totals.num_tokens) / (hooks_.clock() - begin);
   for (const auto& c : counts_) {
     report.load_max_over_mean += moe::load_max_over_mean(c.requested) / static_cast<double>(counts_.size());
@@ -216,14 +229,13 @@ void Trainer::backward_micro_batches(StepReport& report) {
 
 void Trainer::emit(const StepReport& report, double step_seconds) {
   if (step_ % config_.logging.interval != 0 && step_ != 1) return;
-  std::vector<Metric> metrics = {{"train/loss", report.loss},
-                                 {"train/bits_per_byte", report.bits_per_byte},
-                                 {"train/lr", report.lr},
+  std::vector<Metric> metrics = loss_metrics("train/", report.objective, report.loss, report.bits_per_byte);
+  metrics.insert(metrics.end(), {{"train/lr", report.lr},
                                  {"train/grad_norm", report.gradient_norm},
                                  {"train/tokens", static_cast<double>(tokens_)},
                                  {"train/skipped_steps", static_cast<double>(skipped_)},
                                  {"perf/tokens_per_second", report.tokens_per_second},
-                                 {"perf/step_seconds", step_seconds}};
+                                 {"perf/step_seconds", step_seconds}});
   if (!counts_.empty()) {
     double entropy = 0, dead = 0, drop = 0;
     const auto layers = static_cast<double>(counts_.size());
@@ -251,9 +263,8 @@ EvaluationResult Trainer::evaluate_and_emit(bool whole) {
   const data::EvaluationSet set(dataset_, options);
   const auto result = evaluate(*model_, set, static_cast<uint64_t>(config_.run.seed), step_);
   if (result.targets == 0) return result;  // nothing is held out
-  const std::string prefix = whole ? "final" : "valid";
-  const std::vector<Metric> metrics = {{prefix + "/loss", result.loss},
-                                       {prefix + "/bits_per_byte", result.bits_per_byte}};
+  const auto metrics =
+      loss_metrics(whole ? "final/" : "valid/", result.objective, result.loss, result.bits_per_byte);
   for (const auto& sink : sinks_) sink->emit(step_, wall_seconds(), metrics);
   hooks_.on_evaluation(step_, result);
   return result;

@@ -30,6 +30,7 @@ class EvaluationSet {
   // the data are padding. 0 when nothing is held out.
   int64_t num_batches() const;
   Batch batch(int64_t index) const;
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
   // Over all ranks.
   int64_t num_rows() const { return num_rows_; }
   int64_t num_tokens() const { return num_tokens_; }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "conclave/data/batch.h"
+#include "conclave/model/decode_state.h"
 #include "conclave/model/options.h"
 #include "conclave/model/recompute.h"
 #include "conclave/moe/layer.h"
@@ -16,12 +18,13 @@ namespace conclave::model {
 class Block : public nn::Module {
  public:
   Block(const ModelOptions& options, int64_t layer, const moe::Registry& registry, c10::ScalarType dtype);
-  at::Tensor run(const at::Tensor& x_BSD, const nn::AttentionInput& attention, moe::ForwardContext& context);
+  at::Tensor run(const at::Tensor& x_BSD, const nn::AttentionInput& attention, moe::ForwardContext& context,
+                 nn::KvCache* cache = nullptr);
   moe::MoeLayer* moe() { return moe_.get(); }  // null in a dense block
   void set_recompute(Recompute recompute) { recompute_ = recompute; }
 
  private:
-  at::Tensor attend(const at::Tensor& x_BSD, const nn::AttentionInput& attention);
+  at::Tensor attend(const at::Tensor& x_BSD, const nn::AttentionInput& attention, nn::KvCache* cache);
   at::Tensor feed_forward(const at::Tensor& x_BSD, moe::ForwardContext& context);
 
   Recompute recompute_ = Recompute::kNone;
@@ -31,7 +34,8 @@ class Block : public nn::Module {
   std::shared_ptr<moe::MoeLayer> moe_;
 };
 
-// Decoder-only language model. Legend: B sequences, S tokens, T = B * S, D model width, V vocabulary.
+// Decoder-only language model, or with the objective masked_lm a bidirectional encoder. Legend: B sequences,
+// S tokens, T = B * S, D model width, V vocabulary.
 class LanguageModel : public nn::Module {
  public:
   // `dtype` of the parameters: fp32, or fp64 for proofs. `activations`: the residual stream; bf16 beside fp32
@@ -40,11 +44,15 @@ class LanguageModel : public nn::Module {
   LanguageModel(const ModelOptions& options, int64_t vocab_size, const moe::Registry& registry, uint64_t seed,
                 c10::ScalarType dtype, std::optional<c10::ScalarType> activations = {});
 
-  // Sum of next-token losses in nats over the batch's targets, and the per-token losses. Fills
+  // Sum of losses in nats over the batch's targets, and the per-token losses. Fills
   // `context.tokens` and appends one trace per MoE layer.
   ops::CrossEntropy loss(const data::Batch& batch, moe::ForwardContext& context);
   // Logits of every position, [B, S, V].
   at::Tensor logits(const data::Batch& batch, moe::ForwardContext& context);
+  // Logits [n, V] of n tokens that continue the document in `state`, which starts at position 0; no gradient.
+  // Throws Error when the objective is not causal.
+  at::Tensor extend(std::span<const int32_t> tokens, DecodeState& state, moe::ForwardContext& context);
+  const ModelOptions& options() const { return options_; }
   // Routers of the MoE layers, in the order of the traces.
   std::vector<moe::Router*> routers();
   // Of all blocks; changes no value, only memory and time.

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "conclave/config/fields.h"
+#include "conclave/data/masking.h"
 #include "conclave/nn/layers.h"
 
 namespace conclave::model {
@@ -38,8 +39,13 @@ struct MoeOptions {
   int64_t shared_width() const;
 };
 
-// `model`: a decoder-only transformer in the terms of a Hugging Face config.json.
+// What the model learns to predict: the next token, or tokens that were hidden from it.
+enum class Objective { kCausalLm, kMaskedLm };
+
+// `model`: a transformer in the terms of a Hugging Face config.json.
 struct ModelOptions {
+  Objective objective = Objective::kCausalLm;
+  data::MaskingOptions masking = {};       // kMaskedLm
   std::optional<int64_t> vocab_size = {};  // auto: from the tokenizer
   int64_t hidden_size = 256;
   int64_t num_hidden_layers = 4;
@@ -58,6 +64,9 @@ struct ModelOptions {
 
   int64_t head_width() const { return head_dim.value_or(hidden_size / num_attention_heads); }
   bool is_moe_layer(int64_t layer) const;
+  // Rows of the embedding for a tokenizer with this many ids; masked_lm adds one, the mask's, behind them.
+  // Throws Error when `vocab_size` is too small.
+  int64_t embedding_rows(int64_t tokenizer_vocab_size) const;
 };
 
 // Parameters and FLOPs out of the options alone; nothing is allocated.
@@ -67,7 +76,14 @@ struct Accounting {
   double flops_per_token = 0;     // forward and backward: 6 per active matrix parameter plus attention scores
   int64_t training_state_bytes = 0;  // parameters, gradients and two moments
 };
+// active_experts: that one token uses in a layer. router_parameters: of one router; null: a matrix [E, D].
 Accounting account(const ModelOptions& options, int64_t vocab_size, int64_t active_experts,
-                   int64_t seq_length, int64_t bytes_per_value);
+                   int64_t seq_length, int64_t bytes_per_value,
+                   std::optional<int64_t> router_parameters = {});
+
+// Estimate of what one micro-batch of full rows keeps for its backward pass, without recomputation: every
+// saved activation of the layers, the gradients that the loss holds, and its largest chunk of logits.
+int64_t activation_bytes(const ModelOptions& options, int64_t vocab_size, int64_t active_experts,
+                         int64_t micro_batch_size, int64_t seq_length, int64_t bytes_per_value);
 
 }  // namespace conclave::model

@@ -10,11 +10,13 @@ namespace conclave::moe {
 
 // What a router promises, as a function of its options; `config check` reads it without building anything.
 struct Caps {
-  bool causal = true;             // a token's routing does not depend on later tokens of its document
-  bool batch_independent = true;  // ... nor on other sequences of the micro-batch
-  int64_t max_choices = 0;        // experts that one token asks for; 0: no fixed number
-  bool selection_bias = false;    // has a bias that balance updates may change
-  bool whole_group = false;       // looks at all units of a group: its group must be one document
+  bool causal = true;                // a token's routing does not depend on later tokens of its document
+  bool batch_independent = true;     // ... nor on other sequences of the micro-batch
+  int64_t max_choices = 0;           // experts that one token asks for; 0: no fixed number
+  bool selection_bias = false;       // has a bias that balance updates may change
+  bool drops_in_training = false;    // a capacity limit may leave units out; generation runs without it
+  bool drops_in_evaluation = false;  // ... also in evaluation, so that generation could not agree with it
+  bool whole_group = false;          // looks at all units of a group: its group must be one document
   // What a training forward leaves in the trace: "logits", "probs", "pairs" (a SparsePlan), "ranks" (choices
   // of a unit are in order of preference), or keys of RouterTrace::tensors. Losses are checked against it.
   std::vector<std::string> records = {};

@@ -4,6 +4,7 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "conclave/nn/kv_cache.h"
 #include "conclave/nn/module.h"
 
 // Legend: B sequences, S tokens per sequence, D model width, F inner width, H heads, G key/value heads, P
@@ -42,7 +43,8 @@ class SwiGluMlp : public Module {
 // What attention needs to know of a batch; built once and shared by all layers.
 struct AttentionInput {
   at::Tensor cos_BSP, sin_BSP;  // [B, 1, S, P / 2]
-  at::Tensor mask_BSS;          // [B, 1, S, S] bool, true: may look at; undefined: plain causal attention
+  at::Tensor mask_BSS;          // [B, 1, S, S] bool (keys: with the cached ones), true: may look at
+  bool causal = true;           // where there is no mask: false lets every token look at everything
 };
 
 enum class QkNorm { kNone, kHead, kFull };
@@ -61,7 +63,8 @@ struct AttentionOptions {
 class Attention : public Module {
  public:
   Attention(const AttentionOptions& options, c10::ScalarType dtype);
-  at::Tensor run(const at::Tensor& x_BSD, const AttentionInput& input);
+  // With a cache, x holds the tokens that follow the cached ones; they are appended to it.
+  at::Tensor run(const at::Tensor& x_BSD, const AttentionInput& input, KvCache* cache = nullptr);
 
  private:
   AttentionOptions options_;
@@ -74,5 +77,10 @@ class Attention : public Module {
 // padding, which attends to itself only. `dtype` of the angles: that of the parameters.
 AttentionInput attention_input(const at::Tensor& document_BS, const at::Tensor& position_BS, int64_t head_dim,
                                double rope_theta, bool causal, c10::ScalarType dtype);
+
+// The same for `count` tokens at positions `first`, first + 1, ... of one document whose earlier tokens are
+// in a cache.
+AttentionInput continued_attention_input(int64_t first, int64_t count, int64_t head_dim, double rope_theta,
+                                         c10::ScalarType dtype);
 
 }  // namespace conclave::nn

@@ -21,8 +21,9 @@ struct StepReport {
   int64_t step = 0;  // number of finished steps
   int64_t num_steps = 0;
   double progress = 0;  // [0, 1]
-  double loss = 0;      // nats per target
-  double bits_per_byte = 0;
+  model::Objective objective = model::Objective::kCausalLm;
+  double loss = 0;           // nats per target; masked_lm: per hidden token
+  double bits_per_byte = 0;  // causal_lm only
   double lr = 0;
   double gradient_norm = 0;
   double tokens_per_second = 0;
@@ -66,7 +67,7 @@ class Trainer {
  private:
   StepReport train_step();
   void backward_micro_batches(StepReport& report);
-  std::vector<data::Batch> counting_pass(int64_t num_micro_batches);
+  void counting_pass(const std::vector<data::Batch>& batches);
   moe::ForwardContext training_context() const;
   void emit(const StepReport& report, double step_seconds);
   EvaluationResult evaluate_and_emit(bool whole);

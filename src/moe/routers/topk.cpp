@@ -129,6 +129,8 @@ class TopKRouter : public Router {
   // uint8 [N]; undefined: dropless.
   at::Tensor kept(const Pairs& pairs, const at::Tensor& weight_N, const UnitMap& units,
                   const ForwardContext& context) const {
+    if (context.phase == Phase::kGenerate)
+      return {};  // sees a few tokens at a time, of which no share can be taken
     const bool training = context.phase == Phase::kTrain;
     const auto& factor = training ? options_.capacity.factor : options_.capacity.eval_factor;
     if (!factor) return {};

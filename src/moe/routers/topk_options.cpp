@@ -76,6 +76,8 @@ Caps topk_caps(const TopKOptions& options) {
             .batch_independent = !limited,
             .max_choices = options.top_k,
             .selection_bias = true,
+            .drops_in_training = options.capacity.factor.has_value(),
+            .drops_in_evaluation = options.capacity.eval_factor.has_value(),
             .records = {"logits", "probs", "pairs", "ranks"}};
   if (options.noise.type != NoiseType::kNone && !options.group_limited) caps.records.push_back("threshold");
   return caps;

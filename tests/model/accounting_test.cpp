@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <c10/core/CPUAllocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#include <gtest/gtest.h>
+
+#include "conclave/model/language_model.h"
+#include "conclave/moe/routers/topk.h"
+
+namespace {
+
+using namespace conclave;
+
+model::ModelOptions mixed() {
+  return {.hidden_size = 20,
+          .num_hidden_layers = 4,
+          .num_attention_heads = 6,
+          .num_key_value_heads = 2,
+          .head_dim = 10,
+          .intermediate_size = 33,
+          .qk_norm = nn::QkNorm::kHead,
+          .tie_word_embeddings = true,
+          .moe = model::MoeOptions{.num_experts = 7,
+                                   .moe_intermediate_size = 11,
+                                   .first_k_dense_replace = 1,
+                                   .num_shared_experts = 2,
+                                   .shared_expert_gate = true,
+                                   .router = {"topk", moe::TopKOptions{.top_k = 3}}}};
+}
+
+TEST(Accounting, equals_a_count_by_hand) {
+  const auto a = model::account(mixed(), 50, 3, 100, 4);
+  // Each layer: q 20x60, k and v 20x20, o 60x20; norms 2x20 and 2x10. Dense: 3x20x33. Expert: 3x20x11;
+  // shared: 3x20x22 and a gate of 20; router 20x7.
+  const int64_t attention = 1200 + 400 + 400 + 1200, norms = 40 + 20, dense = 1980, expert = 660;
+  const int64_t always = 1320 + 20 + 140, head = 50 * 20, last_norm = 20;
+  EXPECT_EQ(a.total_parameters,
+            4 * (attention + norms) + dense + 3 * (always + 7 * expert) + head + last_norm);
+  EXPECT_EQ(a.active_parameters,
+            4 * (attention + norms) + dense + 3 * (always + 3 * expert) + head + last_norm);
+  EXPECT_EQ(a.training_state_bytes, 4 * 4 * a.total_parameters);
+  const double matrices = 4 * attention + dense + 3 * (always + 3 * expert) + head;
+  EXPECT_DOUBLE_EQ(a.flops_per_token, 6 * matrices + 12.0 * 4 * 60 * 100);
+}
+
+TEST(Accounting, an_untied_head_is_one_more_matrix_and_no_more_work) {
+  auto untied = mixed();
+  untied.tie_word_embeddings = false;
+  const auto a = model::account(mixed(), 50, 3, 100, 4), b = model::account(untied, 50, 3, 100, 4);
+  EXPECT_EQ(b.total_parameters - a.total_parameters, 1000);
+  EXPECT_EQ(b.active_parameters - a.active_parameters, 1000);
+  EXPECT_EQ(b.flops_per_token, a.flops_per_token);
+}
+
+TEST(Accounting, equals_the_parameters_of_the_built_model_in_every_arrangement) {
+  for (const int64_t dense_first : {0, 1, 4}) {
+    for (const bool tied : {false, true}) {
+      for (const auto qk_norm : {nn::QkNorm::kNone, nn::QkNorm::kHead, nn::QkNorm::kFull}) {
+        auto options = mixed();
+        options.moe->first_k_dense_replace = dense_first;
+        options.tie_word_embeddings = tied;
+        options.qk_norm = qk_norm;
+        model::LanguageModel m(options, 50, moe::builtin(), 1, at::kFloat);
+        int64_t total = 0, active = 0;
+        for (const auto& p : nn::tagged_parameters(m)) {
+          total += p.tensor.numel();
+          active += p.tag.expert_dim ? p.tensor.numel() / 7 * 3 : p.tensor.numel();
+        }
+        const auto a = model::account(options, 50, 3, 100, 4);
+        EXPECT_EQ(a.total_parameters, total);
+        EXPECT_EQ(a.active_parameters, active);
+      }
+    }
+  }
+}
+
+// Bytes that are allocated and not freed, largest value over time, on this thread.
+class PeakMemory : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
+    now_ += size;
+    peak_ = std::max(peak_, now_);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t peak() const { return peak_; }
+
+ private:
+  int64_t now_ = 0, peak_ = 0;
+};
+
+int64_t measured_forward_bytes(const model::ModelOptions& options, int64_t batch_size, int64_t length) {
+  model::LanguageModel m(options, 257, moe::builtin(), 1, at::kFloat);
+  data::Batch batch;
+  batch.num_sequences = batch_size;
+  batch.seq_length = length;
+  for (int64_t i = 0; i < batch.size(); ++i) {
+    batch.token.push_back(static_cast<int32_t>(i * 17 % 257));
+    batch.target.push_back(static_cast<int32_t>(i * 13 % 257));
+    batch.document.push_back(0);
+    batch.position.push_back(static_cast<int32_t>(i % length));
+    batch.domain.push_back(0);
+    batch.global_id.push_back(i);
+  }
+  batch.num_tokens = batch.num_targets = batch.size();
+  const auto peak = std::make_shared<PeakMemory>();
+  moe::ForwardContext context;
+  at::Tensor loss;
+  {
+    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, peak);
+    loss = m.loss(batch, context).sum;
+  }
+  return peak->peak();
+}
+
+TEST(Accounting, the_activation_estimate_is_near_what_a_forward_pass_allocates) {
+  auto moe = mixed();
+  moe.hidden_size = 60;
+  moe.head_dim = 12;
+  moe.num_key_value_heads = 6;
+  moe.intermediate_size = 130;
+  moe.moe->moe_intermediate_size = 70;
+  auto dense = moe;
+  dense.moe.reset();
+  dense.qk_norm = nn::QkNorm::kNone;
+  auto deep = moe;
+  deep.num_hidden_layers = 9;
+  for (const auto& options : {moe, dense, deep}) {
+    for (const int64_t length : {90, 310}) {
+      const auto measured = static_cast<double>(measured_forward_bytes(options, 6, length));
+      const auto estimate =
+          static_cast<double>(model::activation_bytes(options, 257, 3, 6, length, sizeof(float)));
+      EXPECT_GT(estimate, 0.8 * measured) << length;
+      EXPECT_LT(estimate, 1.25 * measured) << length;
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// Masked language modelling through the whole trainer, in fp64.
+#include <fstream>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "conclave/core/error.h"
+#include "conclave/core/files.h"
+#include "conclave/train/load_model.h"
+#include "conclave/train/trainer.h"
+#include "temporary_folder.h"
+
+namespace {
+
+using namespace conclave;
+using namespace conclave::train;
+
+class MaskedLmTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::ofstream corpus(folder_.path() / "text.jsonl");
+    for (int i = 0; i < 30; ++i) {
+      corpus << fmt::format(R"({{"text": "number {} is followed by {} and by {}"}})", i, i + 1, i * i)
+             << "\n";
+    }
+    corpus.close();
+    setenv("CONCLAVE_CACHE", (folder_.path() / "cache").c_str(), 1);
+    std::ofstream(folder_.path() / "tiny.yaml") << R"(
+model:
+  objective: masked_lm
+  hidden_size: 12
+  num_hidden_layers: 2
+  num_attention_heads: 3
+  num_key_value_heads: 3
+  moe: {num_experts: 5, moe_intermediate_size: 7}
+data:
+  seq_length: 21
+  train: [{path: )" << (folder_.path() / "text.jsonl").string()
+                                                << R"(}]
+training: {train_iters: 6, global_batch_size: 6, micro_batch_size: 6, precision: fp64}
+checkpoint: {interval: 2, keep_latest_k: null}
+evaluation: {interval: 2, sample_tokens: 63}
+logging: {interval: 1, metrics: [jsonl]}
+)";
+  }
+
+  RunConfig read(const std::string& run, std::vector<std::string> overrides = {}) {
+    overrides.push_back("run.output_dir=" + (folder_.path() / run).string());
+    return read_run_config(folder_.path() / "tiny.yaml", overrides, registry_);
+  }
+
+  TrainingResult train(const RunConfig& config, int64_t stop_after = -1) {
+    const RunDirectory directory(
+        config.run.folder(), {.resolved_config = "a: 1\n", .environment_json = "{}\n"},
+        [](const std::string&) { return std::vector<std::string>{}; }, false);
+    TrainerHooks hooks;
+    int64_t steps = 0;
+    hooks.on_step = [&](const StepReport&) { ++steps; };
+    hooks.stop_requested = [&]() -> std::optional<int> {
+      return steps == stop_after ? std::optional(15) : std::nullopt;
+    };
+    return Trainer(config, registry_, directory, hooks).run();
+  }
+
+  std::map<std::string, std::vector<double>> metrics(const std::string& run) {
+    std::map<std::string, std::vector<double>> values;
+    for (const auto& [name, series] : read_metrics(folder_.path() / run / kMetricsFile)) {
+      if (name.rfind("perf/", 0) != 0) values[name] = series.values;
+    }
+    return values;
+  }
+
+  TemporaryFolder folder_;
+  moe::Registry registry_ = moe::builtin();
+};
+
+TEST_F(MaskedLmTest, metrics_are_named_for_hidden_tokens_and_never_bits_per_byte) {
+  const auto result = train(read("run"));
+  EXPECT_EQ(result.validation.bits_per_byte, 0);
+  const auto all = metrics("run");
+  for (const char* name : {"train/masked_loss", "valid/masked_loss", "final/masked_loss"}) {
+    EXPECT_TRUE(all.count(name)) << name;
+  }
+  for (const auto& [name, values] : all) {
+    EXPECT_EQ(name.find("bits_per_byte"), std::string::npos) << name;
+    EXPECT_FALSE(name.ends_with("/loss")) << name;
+  }
+}
+
+TEST_F(MaskedLmTest, accumulation_gives_the_objective_of_the_whole_batch) {
+  train(read("whole"));
+  const auto whole = metrics("whole");
+  for (const char* size : {"1", "2", "3"}) {  // with one sequence some micro-batches hide hardly any token
+    const std::string run = std::string("parts") + size;
+    train(read(run, {std::string("training.micro_batch_size=") + size}));
+    const auto parts = metrics(run);
+    for (const char* name : {"train/masked_loss", "train/grad_norm"}) {
+      ASSERT_EQ(parts.at(name).size(), whole.at(name).size());
+      for (size_t i = 0; i < whole.at(name).size(); ++i) {
+        EXPECT_NEAR(parts.at(name)[i], whole.at(name)[i], 1e-9 * std::abs(whole.at(name)[i]))
+            << name << " " << i;
+      }
+    }
+  }
+}
+
+TEST_F(MaskedLmTest, a_step_that_hides_nothing_has_a_loss_of_zero) {
+  train(read("rare", {"model.masking.rate=1e-12"}));
+  EXPECT_EQ(metrics("rare").at("train/masked_loss"), std::vector<double>(6, 0.0));
+}
+
+TEST_F(MaskedLmTest, a_resumed_run_equals_the_uninterrupted_one_bit_for_bit) {
+  train(read("whole"));
+  EXPECT_EQ(train(read("parts"), 3).stopped_by, 15);
+  EXPECT_EQ(train(read("parts")).step, 6);
+  EXPECT_EQ(metrics("whole"), metrics("parts"));
+  const std::string last = "checkpoints/step-00000006/model.safetensors";
+  EXPECT_EQ(read_file(folder_.path() / "whole" / last), read_file(folder_.path() / "parts" / last));
+}
+
+TEST_F(MaskedLmTest, gates_that_look_at_later_tokens_train) {
+  for (const char* gate : {"soft", "expert_choice"}) {
+    const std::vector<std::string> overrides = {fmt::format("model.moe.router={{type: {}}}", gate),
+                                                "model.moe.aux_losses=[]", "training.train_iters=2"};
+    EXPECT_EQ(train(read(gate, overrides)).step, 2) << gate;
+    const auto losses = metrics(gate).at("train/masked_loss");
+    EXPECT_GT(losses[0], 1.0) << gate;  // near log 257 at the start
+    auto causal = overrides;
+    causal.push_back("model.objective=causal_lm");
+    EXPECT_THROW(read("refused", causal), ConfigError) << gate;
+  }
+}
+
+TEST_F(MaskedLmTest, the_validation_mask_is_the_same_at_every_step_and_for_every_seed) {
+  const auto config = read("run");
+  const auto tokenizer = data::make_tokenizer(config.tokenizer);
+  const auto dataset = data::open_dataset(config.data, tokenizer, {});
+  const auto model = make_model(config, *tokenizer, registry_);
+  const data::EvaluationSet set(dataset, {.micro_batch_size = 2});
+  const auto first = evaluate(*model, set, 1, 0), later = evaluate(*model, set, 2, 77);
+  EXPECT_EQ(first.loss, later.loss);
+  EXPECT_GT(first.targets, 0);
+  EXPECT_LT(first.targets, set.num_tokens() / 3);
+  const data::EvaluationSet by_one(dataset, {.micro_batch_size = 1});
+  EXPECT_NEAR(evaluate(*model, by_one, 1, 0).loss, first.loss, 1e-9 * first.loss);
+}
+
+TEST_F(MaskedLmTest, the_vocabulary_grows_by_the_mask_and_mistakes_are_found) {
+  const auto config = read("x");
+  EXPECT_EQ(config.model.embedding_rows(257), 258);
+  EXPECT_THROW(read("x", {"model.vocab_size=257"}).model.embedding_rows(257), Error);
+  EXPECT_THROW(read("x", {"model.objective=causal_lm", "model.masking.rate=0.2"}), ConfigError);
+  EXPECT_THROW(read("x", {"model.masking={mask_fraction: 0.9, random_fraction: 0.2}"}), ConfigError);
+  EXPECT_THROW(read("x", {"model.masking.rate=0"}), ConfigError);
+}
+
+}  // namespace
