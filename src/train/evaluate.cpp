@@ -9,7 +9,7 @@
 namespace conclave::train {
 
 EvaluationResult evaluate(model::LanguageModel& model, const data::EvaluationSet& set, uint64_t seed,
-                          int64_t step) {
+                          int64_t step, EvaluationObserver* observer) {
   const c10::NoGradGuard no_grad;
   EvaluationResult result;
   double nats = 0;
@@ -21,6 +21,7 @@ EvaluationResult evaluate(model::LanguageModel& model, const data::EvaluationSet
     context.step = step;
     context.random = {.seed = seed, .step = static_cast<uint64_t>(step)};
     nats += model.loss(batch, context).sum.item<double>();
+    if (observer) observer->observe(batch, context.traces);
     result.targets += batch.num_targets;
     result.bytes += batch.num_target_bytes;
   }

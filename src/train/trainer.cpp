@@ -10,6 +10,7 @@
 
 #include "conclave/core/error.h"
 #include "conclave/train/model_state.h"
+#include "conclave/train/moe_metrics.h"
 
 namespace conclave::train {
 
@@ -192,21 +193,15 @@ void Trainer::emit(const StepReport& report, double step_seconds) {
                                  {"train/skipped_steps", static_cast<double>(skipped_)},
                                  {"perf/tokens_per_second", report.tokens_per_second},
                                  {"perf/step_seconds", step_seconds}};
-  if (!counts_.empty()) {
-    double entropy = 0, dead = 0, drop = 0;
-    const auto layers = static_cast<double>(counts_.size());
-    for (size_t layer = 0; layer < counts_.size(); ++layer) {
-      const auto& c = counts_[layer];
-      entropy += moe::load_entropy(c.requested) / layers;
-      dead += moe::dead_share(c.requested) / layers;
-      drop += moe::drop_rate(c) / layers;
-      metrics.push_back(
-          {fmt::format("moe/load_max_over_mean_layer_{}", layer), moe::load_max_over_mean(c.requested)});
-    }
-    metrics.push_back({"moe/load_max_over_mean", report.load_max_over_mean});
-    metrics.push_back({"moe/load_entropy", entropy});
-    metrics.push_back({"moe/dead_share", dead});
-    metrics.push_back({"moe/drop_rate", drop});
+  std::vector<LayerRouting> layers;
+  const auto routers = model_->routers();
+  for (size_t layer = 0; layer < counts_.size(); ++layer) {
+    layers.push_back({.counts = &counts_[layer]});
+    if (balance_) layers.back().bias_norm = routers.at(layer)->selection_bias().norm().item<double>();
+  }
+  const auto routing = moe_metrics(layers, config_.logging.moe_detail);
+  metrics.insert(metrics.end(), routing.begin(), routing.end());
+  if (config_.logging.moe_detail != MoeDetail::kOff) {
     metrics.insert(metrics.end(), aux_metrics_.begin(), aux_metrics_.end());
   }
   for (const auto& sink : sinks_) sink->emit(step_, wall_seconds(), metrics);
@@ -216,7 +211,10 @@ EvaluationResult Trainer::evaluate_and_emit(bool whole) {
   data::EvaluationOptions options{.micro_batch_size = config_.training.micro_batch_size};
   if (!whole) options.max_tokens = config_.evaluation.sample_tokens;
   const data::EvaluationSet set(dataset_, options);
-  const auto result = evaluate(*model_, set, static_cast<uint64_t>(config_.run.seed), step_);
+  auto* observer = hooks_.observer.get();
+  if (observer) observer->begin({.step = step_, .whole = whole, .dataset = &dataset_});
+  const auto result = evaluate(*model_, set, static_cast<uint64_t>(config_.run.seed), step_, observer);
+  if (observer) observer->end();
   if (result.targets == 0) return result;  // nothing is held out
   const std::string prefix = whole ? "final" : "valid";
   const std::vector<Metric> metrics = {{prefix + "/loss", result.loss},

@@ -2,6 +2,7 @@
 #pragma once
 #include "conclave/data/evaluation.h"
 #include "conclave/model/language_model.h"
+#include "conclave/train/evaluation_observer.h"
 
 namespace conclave::train {
 
@@ -14,8 +15,8 @@ struct EvaluationResult {
 };
 
 // Scores a held-out set in evaluation phase, without gradient; leaves the training state untouched. An empty
-// set gives zeros with targets == 0.
+// set gives zeros with targets == 0. `observer` (may be null) sees every batch that has a target.
 EvaluationResult evaluate(model::LanguageModel& model, const data::EvaluationSet& set, uint64_t seed,
-                          int64_t step);
+                          int64_t step, EvaluationObserver* observer = nullptr);
 
 }  // namespace conclave::train
