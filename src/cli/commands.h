@@ -17,6 +17,8 @@ void add_train(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_config(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_data(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_checkpoint(CLI::App& app, Action& action);
+void add_doctor(CLI::App& app, Action& action);
+void add_report(CLI::App& app, Action& action);
 void add_version(CLI::App& app, Action& action);
 
 // Messages for a person: plain lines on stderr.
