@@ -20,9 +20,12 @@ void add_eval(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_config(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_data(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_checkpoint(CLI::App& app, Action& action);
+void add_doctor(CLI::App& app, Action& action);
+void add_report(CLI::App& app, Action& action);
 void add_version(CLI::App& app, Action& action);
 
 // Parameters, compute and memory of a configuration in a few lines; nothing is allocated.
+model::Accounting account_model(const train::RunConfig& config, const moe::Registry& registry);
 std::string describe_model(const train::RunConfig& config, const moe::Registry& registry);
 
 // Messages for a person: plain lines on stderr.

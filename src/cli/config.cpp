@@ -55,7 +55,7 @@ void add_config(CLI::App& app, const moe::Registry& registry, Action& action) {
       "asks for: parameters, compute and memory of its model.",
       [arguments, &registry] {
         if (std::filesystem::is_regular_file(arguments->key)) {
-          fmt::print("{}",
+          fmt::print("{}\n",
                      describe_model(train::read_run_config(arguments->key, arguments->overrides, registry),
                                     registry));
           return int{kDone};

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/cli/run.h"
 
-#include <cstdio>
+#include <unistd.h>
 #include <new>
 
 #include <fmt/format.h>
 
 #include "commands.h"
+#include "conclave/cli/status_line.h"
+#include "conclave/cli/streams.h"
 #include "conclave/config/problems.h"
 #include "conclave/core/error.h"
 
@@ -17,7 +19,7 @@ Log stderr_log() {
     const char* prefix = level == LogLevel::kInfo      ? ""
                          : level == LogLevel::kWarning ? "warning: "
                                                        : "error: ";
-    fmt::print(stderr, "{}{}\n", prefix, message);
+    write_quietly(STDERR_FILENO, fmt::format("{}{}\n", prefix, message));
   });
 }
 
@@ -40,7 +42,7 @@ int exit_code(Error::Kind kind) {
 }
 
 int fail(int code, const std::string& message) {
-  fmt::print(stderr, "conclave: {}\n", message);
+  write_quietly(STDERR_FILENO, fmt::format("conclave: {}\n", message));
   return code;
 }
 
@@ -58,6 +60,7 @@ std::string unknown_subcommand(const CLI::App& app, int argc, char** argv) {
 }  // namespace
 
 int run(int argc, char** argv, const moe::Registry& registry) {
+  reserve_standard_streams();
   CLI::App app{"Trains Mixture-of-Experts language models from YAML files.", "conclave"};
   app.require_subcommand(1);
   Action action;
@@ -67,17 +70,21 @@ int run(int argc, char** argv, const moe::Registry& registry) {
   add_config(app, registry, action);
   add_data(app, registry, action);
   add_checkpoint(app, action);
+  add_report(app, action);
+  add_doctor(app, action);
   add_version(app, action);
   try {
     if (const auto message = unknown_subcommand(app, argc, argv); !message.empty())
       return fail(kUsage, message);
     app.parse(argc, argv);
-    return action();
+    const int code = action();
+    finish_standard_output();
+    return code;
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? kDone : kUsage;
   } catch (const ConfigError& error) {
-    fmt::print(stderr, "{}\n", error.what());
+    write_quietly(STDERR_FILENO, fmt::format("{}\n", error.what()));
     return kUsage;
   } catch (const Error& error) {
     return fail(exit_code(error.kind()), error.what());

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
-#include <cstdio>
 #include <memory>
 
 #include <fmt/format.h>
 
 #include "commands.h"
+#include "conclave/analyze/trace_observer.h"
+#include "conclave/cli/status_line.h"
+#include "conclave/cli/streams.h"
 #include "conclave/config/load.h"
 #include "conclave/config/parse.h"
 #include "conclave/config/problems.h"
-#include "conclave/model/objective.h"
+#include "conclave/core/files.h"
 #include "conclave/train/metrics.h"
 #include "conclave/train/resolve.h"
 #include "conclave/train/signals.h"
@@ -22,48 +24,30 @@ namespace {
 struct TrainArguments {
   std::string config;
   std::vector<std::string> overrides;
+  std::string folder_file;
   bool dry_run = false;
   bool fresh = false;
 };
 
-std::string clock_text(double seconds) {
-  const auto s = static_cast<int64_t>(seconds);
-  return s >= 3600 ? fmt::format("{}h{:02}m", s / 3600, s / 60 % 60)
-                   : fmt::format("{}m{:02}s", s / 60, s % 60);
+// MFU counts what model::account counts: 6 FLOP per token and active matrix parameter, and attention's
+// scores.
+Utilisation utilisation(const train::RunConfig& config, const moe::Registry& registry) {
+  Utilisation result{.flops_per_token = account_model(config, registry).flops_per_token};
+  if (const auto& peak = config.logging.peak_tflops) result.peak_flops = *peak * 1e12;
+  return result;
 }
 
-std::string status_text(const train::StepReport& r) {
-  const auto quality =
-      model::codes_text(r.objective) ? fmt::format(" | {:.3f} bits/byte", r.bits_per_byte) : "";
-  return fmt::format(
-      "step {}/{} | {} {:.4f}{} | lr {:.2e} | grad norm {:.2f} | {:.0f} tok/s | "
-      "load max/mean {:.2f} | {} left",
-      r.step, r.num_steps, model::loss_name(r.objective), r.loss, quality, r.lr, r.gradient_norm,
-      r.tokens_per_second, r.load_max_over_mean, clock_text(r.seconds_left));
-}
-
-std::string result_text(const train::EvaluationResult& r) {
-  if (!model::codes_text(r.objective)) {
-    return fmt::format("{} {:.4f} over {} hidden tokens", model::loss_name(r.objective), r.loss, r.targets);
-  }
-  return fmt::format("loss {:.4f}, {:.4f} bits/byte over {} bytes", r.loss, r.bits_per_byte, r.bytes);
-}
-
-// A live line on a terminal, plain lines every `interval` steps elsewhere.
-train::TrainerHooks terminal_hooks(int64_t interval, const train::StopSignals& signals) {
-  const bool live = isatty(STDERR_FILENO) != 0;
+train::TrainerHooks terminal_hooks(const std::shared_ptr<StatusLine>& line,
+                                   const train::StopSignals& signals) {
   train::TrainerHooks hooks;
-  hooks.log = stderr_log();
-  hooks.on_step = [live, interval](const train::StepReport& report) {
-    if (live) {
-      fmt::print(stderr, "\r\033[K{}", status_text(report));
-      if (report.step % interval == 0) fmt::print(stderr, "\n");
-    } else if (report.step % interval == 0 || report.step == 1) {
-      fmt::print(stderr, "{}\n", status_text(report));
-    }
-  };
-  hooks.on_evaluation = [live](int64_t step, const train::EvaluationResult& result) {
-    fmt::print(stderr, "{}step {} | held-out: {}\n", live ? "\r\033[K" : "", step, result_text(result));
+  hooks.log = Log([line](LogLevel level, const std::string& message) {
+    line->message(level == LogLevel::kInfo      ? message
+                  : level == LogLevel::kWarning ? fmt::format("warning: {}", message)
+                                                : fmt::format("error: {}", message));
+  });
+  hooks.on_step = [line](const train::StepReport& report) { line->step(report); };
+  hooks.on_evaluation = [line](int64_t step, const train::EvaluationResult& result) {
+    line->evaluation(step, result);
   };
   hooks.stop_requested = [&signals] { return signals.requested(); };
   return hooks;
@@ -83,11 +67,12 @@ int show_finished(const train::RunDirectory& directory) {
 
 int train_command(const TrainArguments& arguments, const moe::Registry& registry,
                   const std::string& command) {
+  const BrokenPipesAreErrors pipes;
   config::Node written;
   auto config =
       train::read_run_config(arguments.config, arguments.overrides, registry, &written, stderr_log());
   const auto tokenizer = data::make_tokenizer(config.tokenizer);
-  fmt::print(stderr, "{}", describe_model(config, registry));
+  stderr_log().info(describe_model(config, registry));
   if (arguments.dry_run) {
     const auto dataset = data::open_dataset(config.data, tokenizer, stderr_log());
     config.sequences_per_epoch = train::sequences_per_epoch(dataset);
@@ -106,14 +91,24 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   for (const auto& override_text : arguments.overrides) record.overrides += override_text + "\n";
   const train::RunDirectory directory(config.run.folder(), record, differences, arguments.fresh,
                                       stderr_log());
+  if (!arguments.folder_file.empty()) {
+    write_file_atomically(arguments.folder_file, directory.folder().string() + "\n");
+  }
   if (directory.start() == train::RunStart::kFinished) return show_finished(directory);
 
   const train::StopSignals signals;
-  train::Trainer trainer(config, registry, directory, terminal_hooks(config.logging.interval, signals));
+  const auto line = std::make_shared<StatusLine>(
+      inspect_terminal(STDERR_FILENO), config.logging.interval, utilisation(config, registry),
+      [](std::string_view text) { write_quietly(STDERR_FILENO, text); });
+  auto hooks = terminal_hooks(line, signals);
+  hooks.observer = std::make_shared<analyze::TraceObserver>(analyze::TraceOptions{
+      .run = directory.folder(), .last_step = directory.resume_step().value_or(-1), .log = hooks.log});
+  train::Trainer trainer(config, registry, directory, std::move(hooks));
   const auto result = trainer.run();
+  line->finish();
   if (result.stopped_by) {
-    fmt::print(stderr, "stopped by {} after step {}; the same command continues\n",
-               train::signal_name(*result.stopped_by), result.step);
+    stderr_log().info(fmt::format("stopped by {} after step {}; the same command continues",
+                                  train::signal_name(*result.stopped_by), result.step));
     return 128 + *result.stopped_by;
   }
   fmt::print("{}: step {}, held-out {}, {}\n", directory.folder().string(), result.step,
@@ -130,6 +125,8 @@ void add_train(CLI::App& app, const moe::Registry& registry, Action& action) {
   sub->add_option("overrides", arguments->overrides, "a.b=c sets, +a.b=c appends to a list, ~a.b deletes.");
   sub->add_flag("--dry-run", arguments->dry_run, "Read, check, account and open the data; start nothing.");
   sub->add_flag("--fresh", arguments->fresh, "Move an existing run folder aside instead of continuing it.");
+  sub->add_option("--folder-file", arguments->folder_file,
+                  "Write the path of the run folder to this file, for scripts.");
   sub->footer(
       "Examples:\n  conclave train configs/quickstart.yaml\n"
       "  conclave train configs/quickstart.yaml training.train_iters=50 run.name=short\n"

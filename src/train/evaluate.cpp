@@ -37,7 +37,7 @@ void add_scores(const data::Batch& batch, const data::Tokenizer& tokenizer, cons
 }  // namespace
 
 EvaluationResult evaluate(model::LanguageModel& model, const data::EvaluationSet& set, uint64_t seed,
-                          int64_t step) {
+                          int64_t step, EvaluationObserver* observer) {
   const c10::NoGradGuard no_grad;
   EvaluationResult result;
   result.objective = model.options().objective;
@@ -50,6 +50,7 @@ EvaluationResult evaluate(model::LanguageModel& model, const data::EvaluationSet
     context.step = step;
     context.random = {.seed = seed, .step = static_cast<uint64_t>(step)};
     add_scores(batch, set.tokenizer(), model.loss(batch, context).per_token_T, result.domains);
+    if (observer) observer->observe(batch, context.traces);
   }
   Score all;
   for (const auto& [domain, score] : result.domains) {

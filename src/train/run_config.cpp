@@ -102,6 +102,12 @@ void EvaluationConfig::fields(config::Fields& f) {
 void LoggingOptions::fields(config::Fields& f) {
   f("interval", interval, "Steps between metric lines.").min(1);
   f("metrics", metrics, "Where metrics go: jsonl (always needed for resume and reports), tensorboard.");
+  f("moe_detail", moe_detail,
+    {{"off", MoeDetail::kOff}, {"brief", MoeDetail::kBrief}, {"full", MoeDetail::kFull}},
+    "Metrics of the routing: none, means over the layers, or also a summary per layer.");
+  f("peak_tflops", peak_tflops,
+    "Peak of the machine in TFLOP/s at the precision used; the status line then shows MFU. null: no MFU.")
+      .positive();
   f.check([this](config::Check& check) {
     if (std::find(metrics.begin(), metrics.end(), "jsonl") == metrics.end()) {
       check.error("metrics", "jsonl is the source of truth and cannot be left out", "add jsonl");

@@ -15,6 +15,7 @@
 #include "conclave/train/init_from.h"
 #include "conclave/train/load_model.h"
 #include "conclave/train/model_state.h"
+#include "conclave/train/moe_metrics.h"
 
 namespace conclave::train {
 
@@ -88,6 +89,7 @@ TrainingResult Trainer::run() {
   started_step_ = step_;
   TrainingResult result;
   const auto last = config_.training.exit_after;
+  bool sample_is_current = false;  // scored at this very step: its metrics stand already
   if (config_.evaluation.at_start && step_ == 0) evaluate_and_emit(/*whole=*/false);
   while (progress() < 1.0 && !(last && step_ >= *last) && !(result.stopped_by = hooks_.stop_requested())) {
     const StepReport report = train_step();
@@ -95,11 +97,13 @@ TrainingResult Trainer::run() {
     const auto due = [&](const std::optional<int64_t>& interval) {
       return interval && step_ % *interval == 0;
     };
-    if (due(config_.evaluation.interval) && progress() < 1.0) evaluate_and_emit(/*whole=*/false);
+    sample_is_current = due(config_.evaluation.interval) && progress() < 1.0;
+    if (sample_is_current) result.validation = evaluate_and_emit(/*whole=*/false);
     if (due(config_.checkpoint.interval)) save();
   }
   // A stopped run is not evaluated: the signal's sender is waiting.
-  if (!result.stopped_by) result.validation = evaluate_and_emit(/*whole=*/progress() >= 1.0);
+  const bool whole = progress() >= 1.0;
+  if (!result.stopped_by && (whole || !sample_is_current)) result.validation = evaluate_and_emit(whole);
   if (saved_step_ != step_) save(/*last=*/true);
   result.step = step_;
   result.seconds = elapsed_seconds();
@@ -236,21 +240,15 @@ void Trainer::emit(const StepReport& report, double step_seconds) {
                                  {"train/skipped_steps", static_cast<double>(skipped_)},
                                  {"perf/tokens_per_second", report.tokens_per_second},
                                  {"perf/step_seconds", step_seconds}});
-  if (!counts_.empty()) {
-    double entropy = 0, dead = 0, drop = 0;
-    const auto layers = static_cast<double>(counts_.size());
-    for (size_t layer = 0; layer < counts_.size(); ++layer) {
-      const auto& c = counts_[layer];
-      entropy += moe::load_entropy(c.requested) / layers;
-      dead += moe::dead_share(c.requested) / layers;
-      drop += moe::drop_rate(c) / layers;
-      metrics.push_back(
-          {fmt::format("moe/load_max_over_mean_layer_{}", layer), moe::load_max_over_mean(c.requested)});
-    }
-    metrics.push_back({"moe/load_max_over_mean", report.load_max_over_mean});
-    metrics.push_back({"moe/load_entropy", entropy});
-    metrics.push_back({"moe/dead_share", dead});
-    metrics.push_back({"moe/drop_rate", drop});
+  std::vector<LayerRouting> layers;
+  const auto routers = model_->routers();
+  for (size_t layer = 0; layer < counts_.size(); ++layer) {
+    layers.push_back({.counts = &counts_[layer]});
+    if (balance_) layers.back().bias_norm = routers.at(layer)->selection_bias().norm().item<double>();
+  }
+  const auto routing = moe_metrics(layers, config_.logging.moe_detail);
+  metrics.insert(metrics.end(), routing.begin(), routing.end());
+  if (config_.logging.moe_detail != MoeDetail::kOff && !counts_.empty()) {
     const auto aux = aux_.metrics();
     metrics.insert(metrics.end(), aux.begin(), aux.end());
   }
@@ -261,7 +259,10 @@ EvaluationResult Trainer::evaluate_and_emit(bool whole) {
   data::EvaluationOptions options{.micro_batch_size = config_.training.micro_batch_size};
   if (!whole) options.max_tokens = config_.evaluation_tokens();
   const data::EvaluationSet set(dataset_, options);
-  const auto result = evaluate(*model_, set, static_cast<uint64_t>(config_.run.seed), step_);
+  auto* observer = hooks_.observer.get();
+  if (observer) observer->begin({.step = step_, .whole = whole, .dataset = &dataset_});
+  const auto result = evaluate(*model_, set, static_cast<uint64_t>(config_.run.seed), step_, observer);
+  if (observer) observer->end();
   if (result.targets == 0) return result;  // nothing is held out
   const auto metrics =
       loss_metrics(whole ? "final/" : "valid/", result.objective, result.loss, result.bits_per_byte);

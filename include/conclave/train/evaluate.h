@@ -4,6 +4,7 @@
 
 #include "conclave/data/evaluation.h"
 #include "conclave/model/language_model.h"
+#include "conclave/train/evaluation_observer.h"
 
 namespace conclave::train {
 
@@ -26,8 +27,9 @@ struct EvaluationResult {
 };
 
 // Scores a held-out set in evaluation phase, without gradient; leaves the training state untouched. Under
-// masked_lm the same tokens are hidden every time. An empty set gives zeros with targets == 0.
+// masked_lm the same tokens are hidden every time. An empty set gives zeros with targets == 0. `observer`
+// (may be null) sees every batch that has a target.
 EvaluationResult evaluate(model::LanguageModel& model, const data::EvaluationSet& set, uint64_t seed,
-                          int64_t step);
+                          int64_t step, EvaluationObserver* observer = nullptr);
 
 }  // namespace conclave::train

@@ -70,9 +70,14 @@ struct EvaluationConfig {
   void fields(config::Fields& f);
 };
 
+// How much is logged of the routing; every level has a bounded number of series.
+enum class MoeDetail { kOff, kBrief, kFull };
+
 struct LoggingOptions {
   int64_t interval = 10;
   std::vector<std::string> metrics = {"jsonl", "tensorboard"};
+  MoeDetail moe_detail = MoeDetail::kBrief;
+  std::optional<double> peak_tflops = {};  // of the machine; null: no MFU is shown
   void fields(config::Fields& f);
 };
 

@@ -40,6 +40,7 @@ struct TrainerHooks {
                                                                                 const EvaluationResult&) {};
   // A signal number once the run should save and stop.
   std::function<std::optional<int>()> stop_requested = [] { return std::nullopt; };
+  std::shared_ptr<EvaluationObserver> observer = {};  // may be null
   Log log = {};
   std::function<double()> clock = monotonic_seconds;  // seconds, never falling; progress in time follows it
 };
