@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/cli/run.h"
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <new>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -17,7 +21,7 @@ Log stderr_log() {
     const char* prefix = level == LogLevel::kInfo      ? ""
                          : level == LogLevel::kWarning ? "warning: "
                                                        : "error: ";
-    fmt::print(stderr, "{}{}\n", prefix, message);
+    say("{}{}\n", prefix, message);
   });
 }
 
@@ -40,24 +44,40 @@ int exit_code(Error::Kind kind) {
 }
 
 int fail(int code, const std::string& message) {
-  fmt::print(stderr, "conclave: {}\n", message);
+  say("conclave: {}\n", message);
   return code;
 }
 
-// CLI11 answers an unknown subcommand with "a subcommand is required"; say which one was meant.
-std::string unknown_subcommand(const CLI::App& app, int argc, char** argv) {
-  if (argc < 2 || argv[1][0] == '-') return "";
-  std::vector<std::string> known;
-  for (const auto* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (sub->get_name() == argv[1]) return "";
-    known.push_back(sub->get_name());
+// CLI11 answers a misspelt command with "a subcommand is required" and a misspelt option with "not expected";
+// say which one was meant. "" when there is none.
+std::string misspelt(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* command = &app;
+  const auto commands = [&] { return command->get_subcommands([](const CLI::App*) { return true; }); };
+  int i = 1;
+  for (; i < argc && argv[i][0] != '-' && !commands().empty(); ++i) {
+    std::vector<std::string> known;
+    const CLI::App* next = nullptr;
+    for (const auto* sub : commands()) {
+      known.push_back(sub->get_name());
+      if (known.back() == argv[i]) next = sub;
+    }
+    if (!next) return config::unknown_name("command", argv[i], known);
+    command = next;
   }
-  return config::unknown_name("command", argv[1], known);
+  std::vector<std::string> options;
+  for (const auto* option : command->get_options()) {
+    for (const auto& name : option->get_lnames()) options.push_back("--" + name);
+  }
+  for (; i < argc && std::string_view(argv[i]) != "--"; ++i) {
+    const std::string word = std::string(argv[i]).substr(0, std::string_view(argv[i]).find('='));
+    if (word.rfind("--", 0) != 0 || std::find(options.begin(), options.end(), word) != options.end())
+      continue;
+    return config::unknown_name("option", word, options);
+  }
+  return "";
 }
 
-}  // namespace
-
-int run(int argc, char** argv, const moe::Registry& registry) {
+int run_command(int argc, char** argv, const moe::Registry& registry) {
   CLI::App app{"Trains Mixture-of-Experts language models from YAML files.", "conclave"};
   app.require_subcommand(1);
   Action action;
@@ -67,23 +87,33 @@ int run(int argc, char** argv, const moe::Registry& registry) {
   add_checkpoint(app, action);
   add_version(app, action);
   try {
-    if (const auto message = unknown_subcommand(app, argc, argv); !message.empty())
-      return fail(kUsage, message);
+    if (const auto message = misspelt(app, argc, argv); !message.empty()) return fail(kUsage, message);
     app.parse(argc, argv);
     return action();
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? kDone : kUsage;
   } catch (const ConfigError& error) {
-    fmt::print(stderr, "{}\n", error.what());
+    say("{}\n", error.what());
     return kUsage;
   } catch (const Error& error) {
     return fail(exit_code(error.kind()), error.what());
   } catch (const std::bad_alloc&) {
     return fail(kOutOfMemory, "out of memory; lower training.micro_batch_size or data.seq_length");
   } catch (const std::exception& error) {
-    return fail(kFailed, error.what());
+    return std::ferror(stdout) ? int{kFailed} : fail(kFailed, error.what());
   }
+}
+
+}  // namespace
+
+int run(int argc, char** argv, const moe::Registry& registry) {
+  const int code = run_command(argc, argv, registry);
+  const bool was_lost = std::ferror(stdout) != 0;
+  if (std::fflush(stdout) == 0 && !was_lost) return code;
+  fail(code, fmt::format("the output was not written whole to standard output{}",
+                         was_lost ? "" : fmt::format(": {}", std::strerror(errno))));
+  return code == kDone ? int{kFailed} : code;
 }
 
 }  // namespace conclave::cli

@@ -58,15 +58,15 @@ train::TrainerHooks terminal_hooks(int64_t interval, const train::StopSignals& s
   hooks.log = stderr_log();
   hooks.on_step = [live, interval](const train::StepReport& report) {
     if (live) {
-      fmt::print(stderr, "\r\033[K{}", status_text(report));
-      if (report.step % interval == 0) fmt::print(stderr, "\n");
+      say("\r\033[K{}", status_text(report));
+      if (report.step % interval == 0) say("\n");
     } else if (report.step % interval == 0 || report.step == 1) {
-      fmt::print(stderr, "{}\n", status_text(report));
+      say("{}\n", status_text(report));
     }
   };
   hooks.on_evaluation = [live](int64_t step, const train::EvaluationResult& result) {
-    fmt::print(stderr, "{}step {} | held-out: loss {:.4f}, {:.4f} bits/byte over {} bytes\n",
-               live ? "\r\033[K" : "", step, result.loss, result.bits_per_byte, result.bytes);
+    say("{}step {} | held-out: loss {:.4f}, {:.4f} bits/byte over {} bytes\n", live ? "\r\033[K" : "", step,
+        result.loss, result.bits_per_byte, result.bytes);
   };
   hooks.stop_requested = [&signals] { return signals.requested(); };
   return hooks;
@@ -87,8 +87,7 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   config::Node written;
   const auto config = train::read_run_config(arguments.config, arguments.overrides, registry, &written);
   const auto tokenizer = data::make_tokenizer(config.tokenizer);
-  fmt::print(stderr, "{}\n",
-             describe_model(config, registry, config.model.vocab_size.value_or(tokenizer->vocab_size())));
+  say("{}\n", describe_model(config, registry, config.model.vocab_size.value_or(tokenizer->vocab_size())));
   if (arguments.dry_run) {
     const auto dataset = data::open_dataset(config.data, tokenizer, stderr_log());
     fmt::print("{} is valid: {} steps of {} sequences, {} training sources; nothing was started\n",
@@ -97,7 +96,10 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   }
   const auto now = train::dump_run_config(config, registry);
   const auto differences = [&](const std::string& old_text) {
-    return config::differences(config::parse_yaml("resolved_config.yaml", old_text), now);
+    auto changed = config::differences(config::parse_yaml("resolved_config.yaml", old_text), now);
+    // Where to stop early is no part of what the run is: it continues without the key, or with a later step.
+    std::erase_if(changed, [](const auto& line) { return line.rfind("training.exit_after:", 0) == 0; });
+    return changed;
   };
   train::RunRecord record{
       .resolved_config = config::emit_yaml_with_origins(train::dump_run_config(config, registry, &written)),
@@ -112,8 +114,8 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   train::Trainer trainer(config, registry, directory, terminal_hooks(config.logging.interval, signals));
   const auto result = trainer.run();
   if (result.stopped_by) {
-    fmt::print(stderr, "stopped by {} after step {}; the same command continues\n",
-               train::signal_name(*result.stopped_by), result.step);
+    say("stopped by {} after step {}; the same command continues\n", train::signal_name(*result.stopped_by),
+        result.step);
     return 128 + *result.stopped_by;
   }
   fmt::print("{}: step {}, {:.4f} bits per byte on {} held-out bytes, {}\n", directory.folder().string(),
