@@ -30,24 +30,13 @@ def clang_format():
     return None
 
 
-def tracked(root):
-    """What git would commit; every file where there is no git (a released archive)."""
-    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        sources = source_tree.files(root, (*LICENSED, ".txt"), scripts=True)
-        return [*sources, *sorted(root.glob("configs/**/*.yaml"))]
-    return [path for path in (root / name for name in sorted(set(listing.split("\0"))) if name) if path.is_file()]
-
-
 def is_licensed(path, root):
     script = not path.suffix and path.relative_to(root).parts[0] in ("tools", ".ci")
     return path.suffix in LICENSED or path.name == "CMakeLists.txt" or script
 
 
 def check(root):
-    paths, complaints = tracked(root), []
+    paths, complaints = source_tree.tracked(root), []
     for path in paths:
         name = path.relative_to(root)
         if is_licensed(path, root) and not any(LICENCE in line for line in path.read_text().split("\n")[:2]):

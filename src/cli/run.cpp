@@ -2,7 +2,9 @@
 #include "conclave/cli/run.h"
 
 #include <unistd.h>
+#include <algorithm>
 #include <new>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -46,15 +48,33 @@ int fail(int code, const std::string& message) {
   return code;
 }
 
-// CLI11 answers an unknown subcommand with "a subcommand is required"; say which one was meant.
-std::string unknown_subcommand(const CLI::App& app, int argc, char** argv) {
-  if (argc < 2 || argv[1][0] == '-') return "";
-  std::vector<std::string> known;
-  for (const auto* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (sub->get_name() == argv[1]) return "";
-    known.push_back(sub->get_name());
+// CLI11 answers a misspelt command with "a subcommand is required" and a misspelt option with "not expected";
+// say which one was meant. "" when there is none.
+std::string misspelt(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* command = &app;
+  const auto commands = [&] { return command->get_subcommands([](const CLI::App*) { return true; }); };
+  int i = 1;
+  for (; i < argc && argv[i][0] != '-' && !commands().empty(); ++i) {
+    std::vector<std::string> known;
+    const CLI::App* next = nullptr;
+    for (const auto* sub : commands()) {
+      known.push_back(sub->get_name());
+      if (known.back() == argv[i]) next = sub;
+    }
+    if (!next) return config::unknown_name("command", argv[i], known);
+    command = next;
   }
-  return config::unknown_name("command", argv[1], known);
+  std::vector<std::string> options;
+  for (const auto* option : command->get_options()) {
+    for (const auto& name : option->get_lnames()) options.push_back("--" + name);
+  }
+  for (; i < argc && std::string_view(argv[i]) != "--"; ++i) {
+    const std::string word = std::string(argv[i]).substr(0, std::string_view(argv[i]).find('='));
+    if (word.rfind("--", 0) != 0 || std::find(options.begin(), options.end(), word) != options.end())
+      continue;
+    return config::unknown_name("option", word, options);
+  }
+  return "";
 }
 
 }  // namespace
@@ -74,8 +94,7 @@ int run(int argc, char** argv, const moe::Registry& registry) {
   add_doctor(app, action);
   add_version(app, action);
   try {
-    if (const auto message = unknown_subcommand(app, argc, argv); !message.empty())
-      return fail(kUsage, message);
+    if (const auto message = misspelt(app, argc, argv); !message.empty()) return fail(kUsage, message);
     app.parse(argc, argv);
     const int code = action();
     finish_standard_output();

@@ -24,7 +24,7 @@ void reserve_standard_streams() {
 
 void finish_standard_output() {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
-  throw Error(fmt::format("cannot write to standard output: {}", std::strerror(errno)));
+  throw Error(fmt::format("the output was not written whole to standard output: {}", std::strerror(errno)));
 }
 
 BrokenPipesAreErrors::BrokenPipesAreErrors() : before_(std::signal(SIGPIPE, SIG_IGN)) {}

@@ -82,7 +82,10 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   }
   const auto now = train::dump_run_config(config, registry);
   const auto differences = [&](const std::string& old_text) {
-    return config::differences(config::parse_yaml("resolved_config.yaml", old_text), now);
+    auto changed = config::differences(config::parse_yaml("resolved_config.yaml", old_text), now);
+    // Where to stop early is no part of what the run is: it continues without the key, or with a later step.
+    std::erase_if(changed, [](const auto& line) { return line.rfind("training.exit_after:", 0) == 0; });
+    return changed;
   };
   train::RunRecord record{
       .resolved_config = config::emit_yaml_with_origins(train::dump_run_config(config, registry, &written)),

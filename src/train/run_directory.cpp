@@ -89,8 +89,7 @@ void RunDirectory::refuse_foreign_folder() const {
     const std::string name = item.path().filename();
     if (own.count(name) != 0 || name.ends_with(".tmp")) continue;
     throw ConfigError(
-        fmt::format("'{}' is not empty and holds no run ('{}' is there); use --fresh to move it aside or "
-                    "another run.output_dir",
+        fmt::format("'{}' is not empty and holds no run ('{}' is there); choose another run.output_dir",
                     folder_.string(), name));
   }
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the check_*.py scripts share: walking the sources, reporting, and the self-test frame."""
 import pathlib
+import subprocess
 import sys
 import tempfile
 
@@ -16,6 +17,22 @@ def files(root, suffixes, folders=SOURCE_FOLDERS, scripts=False):
                 continue
             if path.suffix in suffixes or (scripts and folder in ("tools", ".ci") and not path.suffix):
                 yield path
+
+
+def tracked(root):
+    """What git would commit; where there is no git (a released archive), every file outside build and hidden folders."""
+    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+        paths = [root / name for name in sorted(set(names)) if name]
+    except (OSError, subprocess.CalledProcessError):
+        paths = [path for path in sorted(root.rglob("*")) if _is_source(path.relative_to(root).parts)]
+    return [path for path in paths if path.is_file()]
+
+
+def _is_source(parts):
+    return parts[0] != "build" and "__pycache__" not in parts and not (
+        any(part.startswith(".") for part in parts[:-1]) and parts[0] != ".ci")
 
 
 def run(check, cases):
@@ -36,7 +53,7 @@ def _as_expected(check, tree, words):
         root = pathlib.Path(folder)
         for name, text in tree.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(text)
+            (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         complaints = check(root)
     if words is None:
         return complaints == []
