@@ -7,6 +7,7 @@
 
 #include "conclave/core/error.h"
 #include "conclave/core/files.h"
+#include "conclave/model/objective.h"
 #include "conclave/train/load_model.h"
 #include "conclave/train/trainer.h"
 #include "temporary_folder.h"
@@ -103,6 +104,26 @@ TEST_F(MaskedLmTest, accumulation_gives_the_objective_of_the_whole_batch) {
       }
     }
   }
+}
+
+TEST_F(MaskedLmTest, dividing_by_a_micro_batchs_own_targets_would_break_the_law_above) {
+  const auto config = read("run");
+  const auto tokenizer = data::make_tokenizer(config.tokenizer);
+  const auto model = make_model(config, *tokenizer, registry_);
+  data::BatchStream stream(data::open_dataset(config.data, tokenizer, {}),
+                           {.seed = 3, .micro_batch_size = 1});
+  double nats = 0, mean_of_means = 0;
+  int64_t targets = 0;
+  for (int i = 0; i < 6; ++i) {
+    data::Batch batch = stream.next();
+    model::set_targets(batch, config.model, *tokenizer, {.seed = 3});
+    moe::ForwardContext context;
+    const double sum = model->loss(batch, context).sum.item<double>();
+    nats += sum;
+    targets += batch.num_targets;
+    mean_of_means += sum / static_cast<double>(std::max<int64_t>(batch.num_targets, 1)) / 6;
+  }
+  EXPECT_GT(std::abs(mean_of_means - nats / static_cast<double>(targets)), 1e-6);
 }
 
 TEST_F(MaskedLmTest, a_step_that_hides_nothing_has_a_loss_of_zero) {
