@@ -75,6 +75,7 @@ TrainingResult Trainer::run() {
   started_ = monotonic_seconds();
   TrainingResult result;
   const auto last = config_.training.exit_after;
+  bool sample_is_current = false;  // scored at this very step: its metrics stand already
   if (config_.evaluation.at_start && step_ == 0) evaluate_and_emit(/*whole=*/false);
   while (progress() < 1.0 && !(last && step_ >= *last) && !(result.stopped_by = hooks_.stop_requested())) {
     const StepReport report = train_step();
@@ -82,11 +83,13 @@ TrainingResult Trainer::run() {
     const auto due = [&](const std::optional<int64_t>& interval) {
       return interval && step_ % *interval == 0;
     };
-    if (due(config_.evaluation.interval) && progress() < 1.0) evaluate_and_emit(/*whole=*/false);
+    sample_is_current = due(config_.evaluation.interval) && progress() < 1.0;
+    if (sample_is_current) result.validation = evaluate_and_emit(/*whole=*/false);
     if (due(config_.checkpoint.interval)) save();
   }
   // A stopped run is not evaluated: the signal's sender is waiting.
-  if (!result.stopped_by) result.validation = evaluate_and_emit(/*whole=*/progress() >= 1.0);
+  const bool whole = progress() >= 1.0;
+  if (!result.stopped_by && (whole || !sample_is_current)) result.validation = evaluate_and_emit(whole);
   if (saved_step_ != step_) save();
   result.step = step_;
   result.seconds = elapsed_seconds();
