@@ -138,6 +138,13 @@ TEST_F(TrainerTest, evaluation_leaves_the_training_state_alone) {
             file("never/checkpoints/step-00000009/model.safetensors"));
 }
 
+TEST_F(TrainerTest, stopping_early_at_an_evaluated_step_evaluates_once) {
+  const auto result = train(read("early", {"training.exit_after=4"}));
+  EXPECT_EQ(result.step, 4);
+  EXPECT_EQ(result.validation.loss, metrics("early").at("valid/loss").back());
+  EXPECT_EQ(metrics("early").at("valid/loss").size(), 1u);
+}
+
 TEST_F(TrainerTest, a_checkpoint_of_another_shape_is_refused_with_the_tensors_name) {
   train(read("run"), 4);
   try {
