@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 #include <algorithm>
+#include <cstdio>
 #include <new>
 #include <string_view>
 
@@ -81,6 +82,7 @@ std::string misspelt(const CLI::App& app, int argc, char** argv) {
 
 int run(int argc, char** argv, const moe::Registry& registry) {
   reserve_standard_streams();
+  const BrokenPipesAreErrors pipes;
   CLI::App app{"Trains Mixture-of-Experts language models from YAML files.", "conclave"};
   app.require_subcommand(1);
   Action action;
@@ -110,7 +112,8 @@ int run(int argc, char** argv, const moe::Registry& registry) {
   } catch (const std::bad_alloc&) {
     return fail(kOutOfMemory, "out of memory; lower training.micro_batch_size or data.seq_length");
   } catch (const std::exception& error) {
-    return fail(kFailed, error.what());
+    const char* lost = std::ferror(stdout) ? "the output was not written whole to standard output: " : "";
+    return fail(kFailed, fmt::format("{}{}", lost, error.what()));
   }
 }
 

@@ -67,7 +67,6 @@ int show_finished(const train::RunDirectory& directory) {
 
 int train_command(const TrainArguments& arguments, const moe::Registry& registry,
                   const std::string& command) {
-  const BrokenPipesAreErrors pipes;
   config::Node written;
   auto config =
       train::read_run_config(arguments.config, arguments.overrides, registry, &written, stderr_log());

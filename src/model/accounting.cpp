@@ -42,12 +42,12 @@ Accounting account(const ModelOptions& o, int64_t vocab_size, int64_t active_exp
 
 namespace {
 
-// Values that one token of one layer leaves behind. A norm keeps its input, the normalised input and, for
-// what follows, its output.
+// Values that one token of one layer leaves behind. A norm keeps its input and, for what follows, its output;
+// the rotation of queries and keys keeps nothing.
 int64_t saved_by_layer(const ModelOptions& o, int64_t layer, int64_t active_experts) {
   const int64_t q = o.num_attention_heads * o.head_width(), kv = o.num_key_value_heads * o.head_width();
-  const int64_t norms = 2 * 3 * o.hidden_size;
-  const int64_t before_rotation = o.qk_norm == nn::QkNorm::kNone ? 1 : 3;
+  const int64_t norms = 2 * 2 * o.hidden_size;
+  const int64_t before_rotation = o.qk_norm == nn::QkNorm::kNone ? 0 : 1;
   const int64_t attention = (before_rotation + 1) * (q + kv) + kv + 2 * q;
   if (!o.is_moe_layer(layer)) return norms + attention + 3 * o.intermediate_size;
   // Experts keep their pre-activations only; a router keeps about four values an expert.
@@ -61,7 +61,7 @@ int64_t activation_bytes(const ModelOptions& o, int64_t vocab_size, int64_t acti
                          int64_t micro_batch_size, int64_t seq_length, int64_t bytes_per_value) {
   constexpr int64_t kLossChunk = 1024;  // of ops::linear_cross_entropy
   const int64_t tokens = micro_batch_size * seq_length;
-  int64_t per_token = 3 * o.hidden_size + o.hidden_size;  // last norm; gradient held by the loss
+  int64_t per_token = 2 * o.hidden_size + o.hidden_size;  // last norm; gradient held by the loss
   for (int64_t layer = 0; layer < o.num_hidden_layers; ++layer) {
     per_token += saved_by_layer(o, layer, active_experts);
   }

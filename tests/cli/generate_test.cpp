@@ -113,7 +113,7 @@ TEST_F(GenerateProgram, refuses_what_it_cannot_do_with_the_reason) {
   refused("generate run --checkpoint 5", 3, "3, 6");
   refused("generate run --temperature -1", 1, "temperature");
   refused("generate run model.moe.router.capacity.eval_factor=1.5", 1, "capacity.eval_factor=null");
-  refused("generate run model.moe.router.capacity.order=prob model.moe.allow_noncausal=true", 1,
+  refused("generate run model.moe.router.capacity.order=prob model.moe.router.allow_noncausal=true", 1,
           "later tokens");
   refused("generate run model.objective=masked_lm", 1, "masked_lm");
 }

@@ -86,11 +86,11 @@ TEST_F(Resume, a_run_continues_past_an_early_stop) {
 TEST_F(Resume, a_finished_run_shows_its_result_and_touches_nothing) {
   const Ended first = train("run", {"training.train_iters=5"});
   ASSERT_EQ(first.exit_code, 0) << first.err;
-  expect_words(first.out, {"run: step 5, ", " bits per byte on ", " held-out bytes"});
+  expect_words(first.out, {"run: step 5, held-out loss ", " bits/byte over ", " bytes, "});
   const std::string before = text("run/metrics.jsonl");
   const Ended again = train("run", {"training.train_iters=5"});
   EXPECT_EQ(again.exit_code, 0) << again.err;
-  const size_t at = first.out.find("step 5, ") + 8;
+  const size_t at = first.out.find(" bits/byte") - 6;
   expect_words(again.out, {"run is finished: ", first.out.substr(at, 6), " bits per byte"});
   EXPECT_EQ(text("run/metrics.jsonl"), before);
 }

@@ -29,7 +29,7 @@ TEST_F(Surroundings, a_checkpoint_that_does_not_fit_is_reported_and_training_goe
                              "File too large", "step 6: the checkpoint was not saved"});
   EXPECT_EQ(newest_step("on"), 9);
   auto stopping = steps;
-  stopping.push_back("checkpoint.continue_on_save_error=false");
+  stopping.push_back("checkpoint.on_save_error=stop");
   const Ended stops = train_with("off", options, stopping);
   EXPECT_EQ(stops.exit_code, kFailed) << stops.err;
   expect_words(stops.err, {"File too large"});
@@ -51,7 +51,7 @@ TEST_F(Surroundings, a_full_disk_is_named_with_what_was_needed) {
   options.before_exec = [disk = path("disk")] { mount_disk(disk, 0, "size=160k"); };
   const Ended ended = train_with("disk/run", options,
                                  {"training.train_iters=9", "checkpoint.interval=3",
-                                  "checkpoint.continue_on_save_error=false", "logging.metrics=[jsonl]"});
+                                  "checkpoint.on_save_error=stop", "logging.metrics=[jsonl]"});
   if (ended.exit_code == kNoNamespace) GTEST_SKIP() << "no user namespace, no small disk";
   EXPECT_EQ(ended.exit_code, kFailed) << ended.err;
   expect_words(ended.err, {"No space left on device", "bytes"});

@@ -10,7 +10,7 @@ class Accumulation : public SmallRun {
   void expect_equal_curves(const std::string& run, const std::string& other) {
     const auto whole = metrics(run), parts = metrics(other);
     for (const char* name :
-         {"train/loss", "train/grad_norm", "moe/load_balancing", "moe/z_loss", "final/loss"}) {
+         {"train/loss", "train/grad_norm", "moe/load_balancing_sequence", "moe/z_loss", "final/loss"}) {
       ASSERT_EQ(whole.at(name).size(), parts.at(name).size());
       for (size_t i = 0; i < whole.at(name).size(); ++i) {
         const double want = whole.at(name)[i];
