@@ -12,7 +12,7 @@ namespace {
 
 using namespace conclave;
 
-constexpr int64_t kVocab = 29;
+constexpr int64_t kRecomputeVocab = 29;
 
 model::ModelOptions options_with(const moe::RouterEntry& router) {
   return {.hidden_size = 12,
@@ -34,8 +34,8 @@ data::Batch small_batch() {
   batch.seq_length = 7;
   for (int32_t i = 0; i < 14; ++i) {
     const bool padding = i >= 12;
-    batch.token.push_back(padding ? 0 : (5 * i + 3) % kVocab);
-    batch.target.push_back(padding ? -1 : (7 * i + 1) % kVocab);
+    batch.token.push_back(padding ? 0 : (5 * i + 3) % kRecomputeVocab);
+    batch.target.push_back(padding ? -1 : (7 * i + 1) % kRecomputeVocab);
     batch.document.push_back(padding ? -1 : (i % 7) / 4);
     batch.position.push_back((i % 7) % 4);
     batch.domain.push_back(padding ? -1 : 0);
@@ -66,7 +66,7 @@ struct Outcome {
 };
 
 Outcome outcome(const moe::RouterEntry& router, model::Recompute recompute, const moe::Registry& registry) {
-  model::LanguageModel m(options_with(router), kVocab, registry, 5, at::kFloat);
+  model::LanguageModel m(options_with(router), kRecomputeVocab, registry, 5, at::kFloat);
   m.set_recompute(recompute);
   moe::ForwardContext context;
   const auto sum = objective(m, context);
@@ -178,7 +178,7 @@ TEST(Recompute, keeps_less_and_full_keeps_less_than_selective) {
   const auto registry = moe::builtin();
   const auto kept = [&](model::Recompute mode) {
     CountingAllocator::install();
-    model::LanguageModel m(options_with(registry.routers.at("topk")), kVocab, registry, 5, at::kFloat);
+    model::LanguageModel m(options_with(registry.routers.at("topk")), kRecomputeVocab, registry, 5, at::kFloat);
     m.set_recompute(mode);
     moe::ForwardContext context;
     const int64_t before = CountingAllocator::live;
