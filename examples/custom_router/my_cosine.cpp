@@ -6,7 +6,7 @@
 #include <ATen/ops/empty.h>
 
 #include "conclave/moe/router.h"
-#include "conclave/moe/routers/logits.h"
+#include "conclave/moe/stages/scores.h"
 #include "conclave/ops/functions.h"
 
 namespace my_routers {
