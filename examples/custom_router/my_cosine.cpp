@@ -40,7 +40,8 @@ class MyCosineRouter : public Router {
     const auto logits_UE = checked_logits(trace.logits_UE, NonFinitePolicy::kError, shape_.layer);
 
     const int64_t num_units = x_UD.size(0), k = options_.top_k;
-    const auto chosen_UK = ops::select_top_k(logits_UE.detach(), k);  // ties go to the lowest expert
+    // Ties go to the lowest expert; a recomputed layer repeats the decision.
+    const auto chosen_UK = trace.decisions.decide([&] { return ops::select_top_k(logits_UE.detach(), k); });
     const auto weight_UK = logits_UE.gather(1, chosen_UK.to(at::kLong)).softmax(-1);
     // One pair a unit and choice, sorted by both; no capacity, so every pair is kept.
     return {
@@ -65,8 +66,10 @@ RouterEntry my_cosine_entry() {
   entry.doc = "Each token takes the k experts whose vectors point its way.";
   entry.defaults = [] { return config::AnyOptions(MyCosineOptions{}); };
   entry.caps = [](const config::AnyOptions& options) {
-    return Caps{
-        .causal = true, .batch_independent = true, .max_choices = options.as<MyCosineOptions>().top_k};
+    return Caps{.causal = true,
+                .batch_independent = true,
+                .max_choices = options.as<MyCosineOptions>().top_k,
+                .records = {"logits", "probs", "pairs", "ranks"}};
   };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) -> std::shared_ptr<Router> {
     return std::make_shared<MyCosineRouter>(options.as<MyCosineOptions>(), shape);

@@ -178,7 +178,8 @@ TEST(Recompute, keeps_less_and_full_keeps_less_than_selective) {
   const auto registry = moe::builtin();
   const auto kept = [&](model::Recompute mode) {
     CountingAllocator::install();
-    model::LanguageModel m(options_with(registry.routers.at("topk")), kRecomputeVocab, registry, 5, at::kFloat);
+    model::LanguageModel m(options_with(registry.routers.at("topk")), kRecomputeVocab, registry, 5,
+                           at::kFloat);
     m.set_recompute(mode);
     moe::ForwardContext context;
     const int64_t before = CountingAllocator::live;
