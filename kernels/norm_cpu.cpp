@@ -7,25 +7,6 @@
 
 namespace conclave::kernels {
 
-namespace {
-
-// sum of term(i) over [0, width) in a fixed number of partial sums, so that it vectorises in a fixed order.
-template <class W, class Term>
-[[gnu::always_inline]] inline W norm_sum(int64_t width, Term term) {
-  constexpr int64_t kLanes = 16;
-  W partial[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) partial[lane] += term(i + lane);
-  }
-  W total = 0;
-  for (; i < width; ++i) total += term(i);
-  for (int64_t lane = 0; lane < kLanes; ++lane) total += partial[lane];
-  return total;
-}
-
-}  // namespace
-
 template <class T>
 CONCLAVE_CPU_VARIANTS void rms_norm_forward(const T* x, const wide_t<T>* __restrict weight, double eps,
                                             T* out, wide_t<T>* inv_rms, int64_t width, int64_t begin,
@@ -34,7 +15,7 @@ CONCLAVE_CPU_VARIANTS void rms_norm_forward(const T* x, const wide_t<T>* __restr
   for (int64_t row = begin; row < end; ++row) {
     const T* __restrict in = x + row * width;
     T* __restrict target = out + row * width;
-    const W sum = norm_sum<W>(width, [&](int64_t i) { return load(in[i]) * load(in[i]); });
+    const W sum = lane_sum<W>(width, [&](int64_t i) { return load(in[i]) * load(in[i]); });
     const W inv = W(1) / std::sqrt(sum / static_cast<W>(width) + static_cast<W>(eps));
     inv_rms[row] = inv;
     for (int64_t i = 0; i < width; ++i) store(target[i], load(in[i]) * inv * weight[i]);
@@ -52,7 +33,7 @@ CONCLAVE_CPU_VARIANTS void rms_norm_backward(const T* x, const wide_t<T>* __rest
     const T* __restrict d = d_out + row * width;
     T* __restrict target = d_x + row * width;
     const W inv = inv_rms[row];
-    const W dot = norm_sum<W>(width, [&](int64_t i) { return load(d[i]) * weight[i] * load(in[i]); });
+    const W dot = lane_sum<W>(width, [&](int64_t i) { return load(d[i]) * weight[i] * load(in[i]); });
     const W pull = dot * inv * inv / static_cast<W>(width);
     for (int64_t i = 0; i < width; ++i) {
       const W value = load(in[i]), gradient = load(d[i]);

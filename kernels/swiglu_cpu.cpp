@@ -38,26 +38,15 @@ template <class H, class A>
   }
 }
 
-// <d_act, act>. Several partial sums, because one running sum would keep the loop from vectorising; their
-// number is fixed, so the order of additions is too.
+// <d_act, act>
 template <class H, class A>
 [[gnu::always_inline]] inline wide_t<A> swiglu_dot(const H* __restrict gate, const H* __restrict up,
                                                    const A* __restrict d_act, int64_t width) {
   using W = wide_t<A>;
-  constexpr int64_t kLanes = 16;
-  const auto term = [&](int64_t i) {
+  return lane_sum<W>(width, [&](int64_t i) {
     const W g = load(gate[i]);
     return g / (W(1) + fast_exp(-g)) * load(up[i]) * load(d_act[i]);
-  };
-  W partial[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) partial[lane] += term(i + lane);
-  }
-  W total = 0;
-  for (; i < width; ++i) total += term(i);
-  for (int64_t lane = 0; lane < kLanes; ++lane) total += partial[lane];
-  return total;
+  });
 }
 
 }  // namespace

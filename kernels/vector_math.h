@@ -42,4 +42,20 @@ namespace conclave::kernels {
   return std::exp(x);
 }
 
+// sum of term(i) over [0, count). Several partial sums, because one running sum would keep the loop from
+// vectorising; their number is fixed, so the order of additions is too.
+template <class W, class Term>
+[[gnu::always_inline]] inline W lane_sum(int64_t count, Term term) {
+  constexpr int64_t kLanes = 16;
+  W partial[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) partial[lane] += term(i + lane);
+  }
+  W total = 0;
+  for (; i < count; ++i) total += term(i);
+  for (int64_t lane = 0; lane < kLanes; ++lane) total += partial[lane];
+  return total;
+}
+
 }  // namespace conclave::kernels

@@ -106,7 +106,7 @@ CASES = [
     ("unfinished", {"src/a.cpp": HEAD + "int a;  // TO" "DO: b\n"}, "src/a.cpp:2: 'TO" "DO'"),
     ("to be mended", {"docs/a.md": "FIX" "ME\n"}, "FIX" "ME"),
     ("somebody's home", {"docs/a.md": "cd /home/" "you/x\n"}, "/home/" "you"),
-    ("the home of root", {"tools/go": f"#!/bin/bash\n# {LICENCE}\ncd '/root/" ".cache'\n"}, "tools/go:3"),
+    ("the home of root", {"tools/go": f"#!/bin/bash\n# {LICENCE}\ncd '/{'root'}/notes'\n"}, "tools/go:3"),
     ("a late licence", {"src/a.cpp": "\n" + HEAD}, "belongs on the first line"),
     ("no licence below #!", {"tools/go": "#!/bin/bash\ntrue\n"}, "belongs on the first line"),
     ("a dead link", {"docs/a.md": "x\n\n[b](b.md)\n"}, "docs/a.md:3: the link 'b.md'"),
