@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstring>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -28,8 +30,11 @@ class JsonlSink : public MetricsSink {
     rewind_metrics(path_, options.last_step);
     descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (descriptor_ < 0) fail("open");
-    for_each_metrics_line(read_file(path_), path_.string(),
-                          [this](const MetricsLine& line, size_t) { note(line.step, line.metrics); });
+    for_each_metrics_line(read_file(path_), path_.string(), [this](const MetricsLine& line, size_t) {
+      if (line.step != last_step_) given_before_.clear();
+      for (const auto& metric : line.metrics) given_before_[metric.name] = metric.value;
+      note(line.step, line.metrics);
+    });
   }
   ~JsonlSink() override {
     if (descriptor_ >= 0) ::close(descriptor_);
@@ -37,7 +42,20 @@ class JsonlSink : public MetricsSink {
   JsonlSink(const JsonlSink&) = delete;
   JsonlSink& operator=(const JsonlSink&) = delete;
 
-  void emit(int64_t step, double wall_time, std::span<const Metric> metrics) override {
+  // A run that was killed behind its last checkpoint's step, say after the final evaluation, gives what it
+  // had given there once more; an equal value is not written twice, another one is an error.
+  void emit(int64_t step, double wall_time, std::span<const Metric> all) override {
+    if (step != last_step_) given_before_.clear();
+    std::vector<Metric> metrics;
+    for (const auto& metric : all) {
+      const auto before = given_before_.find(metric.name);
+      if (before == given_before_.end() || !same(before->second, metric.value)) {
+        metrics.push_back(metric);
+      } else {
+        given_before_.erase(before);
+      }
+    }
+    if (metrics.empty() && !all.empty()) return;
     const std::string line = render_metrics_line(step, wall_time, metrics);
     if (step < last_step_) {
       throw Error(fmt::format("metrics of step {} come after those of step {}", step, last_step_));
@@ -52,6 +70,8 @@ class JsonlSink : public MetricsSink {
   }
 
  private:
+  // Non-finite values are stored alike, as null.
+  static bool same(double a, double b) { return a == b || (!std::isfinite(a) && !std::isfinite(b)); }
   void note(int64_t step, std::span<const Metric> metrics) {
     if (step != last_step_) names_.clear();
     last_step_ = step;
@@ -80,7 +100,8 @@ class JsonlSink : public MetricsSink {
   std::filesystem::path path_;
   int descriptor_ = -1;
   int64_t last_step_ = -1;
-  std::set<std::string> names_;  // given at last_step_
+  std::set<std::string> names_;                 // given at last_step_
+  std::map<std::string, double> given_before_;  // of these, by an earlier start and not yet given again
 };
 
 double seconds_since_1970() {

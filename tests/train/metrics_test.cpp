@@ -82,6 +82,18 @@ TEST(JsonlMetrics, AfterAResumeEachStepStandsOnce) {
   EXPECT_EQ(folder.names(), std::vector<std::string>{kMetricsFile}) << "no temporary file stays";
 }
 
+TEST(JsonlMetrics, WhatAnEarlierStartGaveAtTheSameStepStandsOnceAndGivenTwiceByOneStartIsAnError) {
+  const TemporaryFolder folder;
+  emit(*jsonl(folder), 4, {{"final/loss", 2.5}});
+  const std::string before = file_of(folder);
+  const auto again = jsonl(folder, 4);
+  emit(*again, 4, {{"final/loss", 2.5}});
+  EXPECT_EQ(file_of(folder), before);
+  EXPECT_THROW(emit(*again, 4, {{"final/loss", 2.5}}), Error);
+  emit(*again, 4, {{"valid/loss", 3.0}});
+  EXPECT_EQ(read_metrics(folder / kMetricsFile).at("valid/loss").steps, Steps{4});
+}
+
 TEST(JsonlMetrics, AResumeWithNothingToDropLeavesTheFileAlone) {
   const TemporaryFolder folder;
   emit(*jsonl(folder), 2, {{"loss", 1.0}});

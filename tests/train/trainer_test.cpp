@@ -145,6 +145,14 @@ TEST_F(TrainerTest, stopping_early_at_an_evaluated_step_evaluates_once) {
   EXPECT_EQ(metrics("early").at("valid/loss").size(), 1u);
 }
 
+TEST_F(TrainerTest, the_same_command_after_the_last_evaluation_gives_every_number_once) {
+  const auto config = read("early", {"training.exit_after=4"});
+  train(config);
+  const auto before = metrics("early");
+  EXPECT_EQ(train(config).step, 4);  // also what a kill before the status file leaves behind
+  EXPECT_EQ(metrics("early"), before);
+}
+
 TEST_F(TrainerTest, a_checkpoint_of_another_shape_is_refused_with_the_tensors_name) {
   train(read("run"), 4);
   try {
