@@ -32,6 +32,11 @@ TEST(JsonlMutations, only_bad_data_with_its_line_comes_out_of_damaged_files) {
   EXPECT_LT(accepted, fuzz::kMutations / 2);
 }
 
+TEST(JsonlMutations, inputs_that_fuzzing_found_are_refused_as_bad_data) {
+  EXPECT_FALSE(fuzz::jsonl_law("9E994"));
+  EXPECT_FALSE(fuzz::jsonl_law("{\"text\": \"a\", \"topic\": \"b\", \"score\": -1e400}\n"));
+}
+
 // Archives: whatever comes out is an Error of kind kData.
 void expect_sound(const std::string& archive, const char* name, uint64_t seed) {
   const fuzz::ScratchFile scratch(name);
