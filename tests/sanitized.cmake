@@ -16,7 +16,7 @@ list(TRANSFORM train_sources APPEND ".cpp")
 list(TRANSFORM train_tests PREPEND "train/")
 list(TRANSFORM train_tests APPEND "_test.cpp")
 conclave_tests(train_files SOURCES ${train_sources} ${train_tests} fuzz/safetensors_law.cpp fuzz/metrics_law.cpp
-               LINK conclave_config ${CONCLAVE_XXHASH_LIBRARY})
+               sanitized_test.cpp LINK conclave_config ${CONCLAVE_XXHASH_LIBRARY})
 
 add_custom_target(sanitized DEPENDS core_tests config_tests data_tests train_files_tests)
-set_tests_properties(core config data train_files PROPERTIES LABELS sanitized)
+set_tests_properties(core config data train_files PROPERTIES LABELS sanitized TIMEOUT 900)
