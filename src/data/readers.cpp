@@ -85,6 +85,9 @@ nlohmann::json parse_line(std::string_view line, const std::filesystem::path& pa
     fail_at(path, at_line(number),
             fmt::format("not JSON (at byte {} of the line)", error.byte == 0 ? 0 : error.byte - 1),
             "each line of a jsonl file is one complete JSON object");
+  } catch (const nlohmann::json::out_of_range&) {
+    fail_at(path, at_line(number), "a number is too large for a double",
+            "write it as a string, or leave its field out");
   }
   if (!object.is_object()) {
     fail_at(path, at_line(number), fmt::format("a JSON {}, not an object", object.type_name()),

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # conclave_room(NAME [TORCH] [OPENMP] LINK ...): one static library per folder of src/, so that the link order repeats
-# the layer order of docs/architecture.md. conclave_tests(NAME LINK ...): one test executable per folder of tests/.
+# the layer order of docs/architecture.md. conclave_tests(NAME [SOURCES ...] LINK ...): one test executable; without
+# SOURCES it is made of the folder of tests/ of that name.
 add_library(conclave_warnings INTERFACE)
 target_compile_options(conclave_warnings INTERFACE -Wall -Wextra -Werror)
 if(CONCLAVE_SANITIZE)
   target_compile_options(conclave_warnings INTERFACE
     -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(conclave_warnings INTERFACE -fsanitize=address,undefined)
+endif()
+if(CONCLAVE_FUZZ)
+  target_compile_options(conclave_warnings INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 find_program(CONCLAVE_CCACHE ccache)
 if(CONCLAVE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
@@ -51,8 +55,11 @@ function(conclave_room name)
 endfunction()
 
 function(conclave_tests name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "LINK" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp")
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LINK" ${ARGN})
+  set(sources ${arg_SOURCES})
+  if(NOT sources)
+    file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp")
+  endif()
   add_executable(${name}_tests ${sources})
   conclave_target(${name}_tests)
   target_include_directories(${name}_tests PRIVATE "${PROJECT_SOURCE_DIR}/tests")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints "N passed, N failed, N skipped" from what `ctest --output-junit` wrote, as the last line.
 
-usage: summarise_tests.py FILE.xml | --self-test
+usage: summarise_tests.py FILE.xml ... | --self-test
 
 A GoogleTest executable counts with its test cases; anything else counts as one. An executable that failed without
 naming a failed case (it died, or ran out of time) counts as one failure beside the cases that it reported.
@@ -63,21 +63,27 @@ def self_test():
     return 1 if wrong or names != ["A.b", "format"] else 0
 
 
-def main(argument):
-    if argument == "--self-test":
+def main(names):
+    if names == ["--self-test"]:
         return self_test()
-    path = pathlib.Path(argument)
-    if not path.is_file():
+    paths = [pathlib.Path(name) for name in names]
+    missing = [path.name for path in paths if not path.is_file()]
+    if len(missing) == len(paths):
         print("no tests were run")
         return 1
-    totals, skipped = count(path.read_text(errors="replace"))
+    totals, skipped = dict.fromkeys(CASES, 0), set()
+    for path in paths:
+        if path.is_file():
+            found, names_of_skipped = count(path.read_text(errors="replace"))
+            totals = {kind: totals[kind] + number for kind, number in found.items()}
+            skipped.update(names_of_skipped)
     if skipped:
-        print("skipped: " + ", ".join(skipped))
+        print("skipped: " + ", ".join(sorted(skipped)))
     print(", ".join(f"{number} {kind}" for kind, number in totals.items()))
-    return 0
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

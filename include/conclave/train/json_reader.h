@@ -21,8 +21,9 @@ struct Json {
   using Map = std::vector<Member>;  // in the order of the text, keys are unique
 
   // uint64_t: written as digits only; int64_t: with a minus sign; double: with a point or an exponent, or too
-  // long.
-  std::variant<std::nullptr_t, bool, uint64_t, int64_t, double, std::string, List, Map> value = nullptr;
+  // long. Null at first; written without an initialiser, which clang would instantiate before Member is
+  // complete.
+  std::variant<std::nullptr_t, bool, uint64_t, int64_t, double, std::string, List, Map> value;
 };
 
 struct Json::Member {
