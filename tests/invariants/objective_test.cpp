@@ -118,6 +118,7 @@ TEST(Invariant2, every_auxiliary_loss_of_a_micro_batch_without_tokens_is_zero) {
   trace.logits_UE = at::zeros({0, 5}, at::kDouble).requires_grad_(true);
   trace.probs_UE = trace.logits_UE.softmax(-1);
   trace.tensors["selector_UKE"] = at::zeros({0, 2, 5}, at::kDouble);
+  for (const char* name : {"clean_logits", "threshold", "noise_sigma"}) trace.tensors[name] = trace.logits_UE;
   trace.plan.num_experts = 5;
   const auto none = at::zeros({0}, at::kInt);
   trace.plan.body = moe::make_sparse_plan(0, 5, none, none, none, at::zeros({0}, at::kDouble), {});
