@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/nn/module.h"
 
-#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
@@ -44,7 +44,9 @@ template <class Draw>
 void fill_elements(const at::Tensor& tensor, Draw draw) {
   auto values = at::empty(tensor.sizes(), tensor.options().dtype(at::kDouble).device(at::kCPU));
   double* out = values.data_ptr<double>();
-  for (int64_t i = 0; i < values.numel(); ++i) out[i] = draw(static_cast<uint64_t>(i));
+  at::parallel_for(0, values.numel(), /*grain_size=*/4096, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) out[i] = draw(static_cast<uint64_t>(i));
+  });
   tensor.copy_(values);
 }
 
