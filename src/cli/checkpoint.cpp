@@ -59,13 +59,4 @@ void add_checkpoint(CLI::App& app, Action& action) {
   add("verify", "Recompute every checksum; names what is damaged.", verify);
 }
 
-void add_version(CLI::App& app, Action& action) {
-  app.add_subcommand("version", "Version of the program.")->callback([&action] {
-    action = [] {
-      fmt::print("conclave {}\n", CONCLAVE_VERSION);
-      return int{kDone};
-    };
-  });
-}
-
 }  // namespace conclave::cli

@@ -25,8 +25,10 @@ void add_report(CLI::App& app, Action& action);
 void add_version(CLI::App& app, Action& action);
 
 // Parameters, compute and memory of a configuration in a few lines; nothing is allocated.
-model::Accounting account_model(const train::RunConfig& config, const moe::Registry& registry);
 std::string describe_model(const train::RunConfig& config, const moe::Registry& registry);
+
+// Versions and machine, for environment.json of a run folder.
+std::string environment_json();
 
 // Messages for a person: plain lines on stderr.
 Log stderr_log();

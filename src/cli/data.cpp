@@ -12,13 +12,18 @@ namespace conclave::cli {
 
 namespace {
 
-// A built-in corpus by name, else a path.
+// A built-in corpus by name with its own split, else a path, of which only a run's configuration holds
+// documents out.
 data::DataOptions source_options(const std::string& what) {
-  data::SourceOptions source;
-  bool built_in = false;
-  for (const auto& info : data::builtin_corpora()) built_in = built_in || info.name == what;
-  (built_in ? source.corpus : source.path) = what;
-  return {.train = {source}};
+  data::DataOptions options{.train = {{}}};
+  for (const auto& info : data::builtin_corpora()) {
+    if (info.name != what) continue;
+    options.train[0].corpus = what;
+    return options;
+  }
+  options.train[0].path = what;
+  options.valid.fraction = 0;
+  return options;
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ std::string short_count(double value) {
   return value < 999.5e3 ? fmt::format("{:.1f}k", value / 1e3) : fmt::format("{:.2f}M", value / 1e6);
 }
 
-std::vector<StatusPart> status_parts(const train::StepReport& r, const Utilisation& u) {
+std::vector<StatusPart> status_parts(const train::StepReport& r) {
   constexpr const char* kBold = "\033[1m";
   std::vector<StatusPart> parts = {
       {fmt::format("step {}/{}", r.step, r.num_steps), 0},
@@ -43,10 +43,7 @@ std::vector<StatusPart> status_parts(const train::StepReport& r, const Utilisati
   if (model::codes_text(r.objective)) {
     parts.insert(parts.begin() + 2, {fmt::format("{:.3f} bits/byte", r.bits_per_byte), 3});
   }
-  if (u.peak_flops) {
-    parts.push_back(
-        {fmt::format("MFU {:.1f}%", 100.0 * r.tokens_per_second * u.flops_per_token / *u.peak_flops), 8});
-  }
+  if (r.mfu) parts.push_back({fmt::format("MFU {:.1f}%", 100.0 * *r.mfu), 8});
   if (r.load_max_over_mean > 0)
     parts.push_back({fmt::format("load max/mean {:.2f}", r.load_max_over_mean), 7});
   if (r.skipped) parts.push_back({"SKIPPED", 1, kBold});
@@ -86,9 +83,8 @@ std::string result_text(const train::EvaluationResult& r) {
   return fmt::format("loss {:.4f}, {:.4f} bits/byte over {} bytes", r.loss, r.bits_per_byte, r.bytes);
 }
 
-std::string status_text(const train::StepReport& report, const Utilisation& utilisation, size_t width,
-                        bool colour) {
-  auto parts = status_parts(report, utilisation);
+std::string status_text(const train::StepReport& report, size_t width, bool colour) {
+  auto parts = status_parts(report);
   while (width > 0 && parts.size() > 1 && joined_width(parts) > width) {
     parts.erase(std::max_element(parts.begin(), parts.end(),
                                  [](const auto& a, const auto& b) { return a.rank < b.rank; }));
@@ -123,21 +119,18 @@ void write_quietly(int descriptor, std::string_view text) {
   }
 }
 
-StatusLine::StatusLine(Terminal terminal, int64_t interval, Utilisation utilisation, Write write)
-    : terminal_(std::move(terminal)),
-      interval_(interval),
-      utilisation_(utilisation),
-      write_(std::move(write)) {}
+StatusLine::StatusLine(Terminal terminal, int64_t interval, Write write)
+    : terminal_(std::move(terminal)), interval_(interval), write_(std::move(write)) {}
 
 void StatusLine::step(const train::StepReport& report) {
   if (!terminal_.live) {
     if (report.step % interval_ != 0 && report.step != 1 && report.step != report.num_steps) return;
-    write_(status_text(report, utilisation_, 0, false) + "\n");
+    write_(status_text(report, 0, false) + "\n");
     return;
   }
   // One column stays free: a full last column makes some terminals wrap.
   const size_t width = terminal_.width();
-  live_ = status_text(report, utilisation_, width > 1 ? width - 1 : width, terminal_.colour);
+  live_ = status_text(report, width > 1 ? width - 1 : width, terminal_.colour);
   const double now = steady_seconds();
   if (report.step != report.num_steps && now - last_drawn_ < kRedrawSeconds) return;
   last_drawn_ = now;

@@ -29,14 +29,6 @@ struct TrainArguments {
   bool fresh = false;
 };
 
-// MFU counts what model::account counts: 6 FLOP per token and active matrix parameter, and attention's
-// scores.
-Utilisation utilisation(const train::RunConfig& config, const moe::Registry& registry) {
-  Utilisation result{.flops_per_token = account_model(config, registry).flops_per_token};
-  if (const auto& peak = config.logging.peak_tflops) result.peak_flops = *peak * 1e12;
-  return result;
-}
-
 train::TrainerHooks terminal_hooks(const std::shared_ptr<StatusLine>& line,
                                    const train::StopSignals& signals) {
   train::TrainerHooks hooks;
@@ -88,7 +80,7 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   };
   train::RunRecord record{
       .resolved_config = config::emit_yaml_with_origins(train::dump_run_config(config, registry, &written)),
-      .environment_json = "{}\n",
+      .environment_json = environment_json(),
       .command = command};
   for (const auto& override_text : arguments.overrides) record.overrides += override_text + "\n";
   const train::RunDirectory directory(config.run.folder(), record, differences, arguments.fresh,
@@ -99,9 +91,9 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   if (directory.start() == train::RunStart::kFinished) return show_finished(directory);
 
   const train::StopSignals signals;
-  const auto line = std::make_shared<StatusLine>(
-      inspect_terminal(STDERR_FILENO), config.logging.interval, utilisation(config, registry),
-      [](std::string_view text) { write_quietly(STDERR_FILENO, text); });
+  const auto line =
+      std::make_shared<StatusLine>(inspect_terminal(STDERR_FILENO), config.logging.interval,
+                                   [](std::string_view text) { write_quietly(STDERR_FILENO, text); });
   auto hooks = terminal_hooks(line, signals);
   hooks.observer = std::make_shared<analyze::TraceObserver>(analyze::TraceOptions{
       .run = directory.folder(), .last_step = directory.resume_step().value_or(-1), .log = hooks.log});

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "conclave/model/accounting.h"
+
 #include <algorithm>
 
-#include "conclave/model/options.h"
+#include "conclave/ops/product.h"
 
 namespace conclave::model {
 
@@ -42,31 +44,66 @@ Accounting account(const ModelOptions& o, int64_t vocab_size, int64_t active_exp
 
 namespace {
 
-// Values that one token of one layer leaves behind. A norm keeps its input and, for what follows, its output;
-// the rotation of queries and keys keeps nothing.
-int64_t saved_by_layer(const ModelOptions& o, int64_t layer, int64_t active_experts) {
+// Bytes that one token of one layer leaves behind.
+struct SavedByLayer {
+  int64_t attention = 0;
+  int64_t feed_forward = 0;  // without routed experts
+  int64_t by_expert = 0;
+};
+
+int64_t bytes_of(c10::ScalarType dtype) {
+  return static_cast<int64_t>(c10::elementSize(dtype));
+}
+
+// A norm keeps its input and, for what follows, its output; the rotation of queries and keys keeps nothing.
+// What attention itself keeps has the type in which this CPU multiplies.
+SavedByLayer saved_by_layer(const ModelOptions& o, int64_t layer, c10::ScalarType activations) {
   const int64_t q = o.num_attention_heads * o.head_width(), kv = o.num_key_value_heads * o.head_width();
-  const int64_t norms = 2 * 2 * o.hidden_size;
-  const int64_t before_rotation = o.qk_norm == nn::QkNorm::kNone ? 0 : 1;
-  const int64_t attention = (before_rotation + 1) * (q + kv) + kv + 2 * q;
-  if (!o.is_moe_layer(layer)) return norms + attention + 3 * o.intermediate_size;
-  // Experts keep their pre-activations only; a router keeps about four values an expert.
-  const int64_t routed = 2 * o.moe->moe_intermediate_size * active_experts + 4 * o.moe->num_experts;
-  return norms + attention + routed + 3 * o.moe->shared_width();
+  const int64_t value = bytes_of(activations), wide = std::max<int64_t>(4, value);
+  const int64_t norm = value * 2 * o.hidden_size;
+  const int64_t before_rotation = o.qk_norm == nn::QkNorm::kNone ? 0 : q + kv;
+  SavedByLayer saved{.attention = norm + value * (before_rotation + q) +
+                                  bytes_of(ops::product_dtype(activations)) * 2 * (q + kv),
+                     .feed_forward = norm};
+  if (!o.is_moe_layer(layer)) {
+    saved.feed_forward += value * 3 * o.intermediate_size;
+    return saved;
+  }
+  saved.feed_forward += value * 3 * o.moe->shared_width();
+  // A router keeps about four values an expert, and its input where that had to be widened.
+  saved.feed_forward += wide * 4 * o.moe->num_experts + (value < wide ? wide * o.hidden_size : 0);
+  // Experts keep their pre-activations only.
+  saved.by_expert = value * 2 * o.moe->moe_intermediate_size;
+  return saved;
 }
 
 }  // namespace
 
-int64_t activation_bytes(const ModelOptions& o, int64_t vocab_size, int64_t active_experts,
-                         int64_t micro_batch_size, int64_t seq_length, int64_t bytes_per_value) {
+int64_t activation_bytes(const ModelOptions& o, int64_t vocab_size, const MicroBatch& m) {
   constexpr int64_t kLossChunk = 1024;  // of ops::linear_cross_entropy
-  const int64_t tokens = micro_batch_size * seq_length;
-  int64_t per_token = 2 * o.hidden_size + o.hidden_size;  // last norm; gradient held by the loss
+  const int64_t tokens = m.size * m.seq_length, value = bytes_of(m.activations);
+  const int64_t wide = std::max<int64_t>(4, value), input = value * o.hidden_size;
+  int64_t per_token = 3 * input;  // last norm; gradient held by the loss
+  int64_t recomputed = 0;         // the largest block that comes back
   for (int64_t layer = 0; layer < o.num_hidden_layers; ++layer) {
-    per_token += saved_by_layer(o, layer, active_experts);
+    const auto saved = saved_by_layer(o, layer, m.activations);
+    const int64_t feed_forward = saved.feed_forward + saved.by_expert * m.active_experts;
+    switch (m.recompute) {
+      case Recompute::kNone:
+        per_token += saved.attention + feed_forward;
+        break;
+      case Recompute::kSelective:
+        per_token += saved.attention + input;
+        recomputed = std::max(recomputed, feed_forward);
+        break;
+      case Recompute::kFull:
+        per_token += input;
+        recomputed = std::max(recomputed, saved.attention + feed_forward);
+        break;
+    }
   }
   const int64_t logits = 2 * std::min(tokens, kLossChunk) * vocab_size;
-  return bytes_per_value * (tokens * per_token + vocab_size * o.hidden_size + logits);
+  return tokens * (per_token + recomputed) + wide * (vocab_size * o.hidden_size + logits);
 }
 
 }  // namespace conclave::model

@@ -106,7 +106,8 @@ void LoggingOptions::fields(config::Fields& f) {
     {{"off", MoeDetail::kOff}, {"brief", MoeDetail::kBrief}, {"full", MoeDetail::kFull}},
     "Metrics of the routing: none, means over the layers, or also a summary per layer.");
   f("peak_tflops", peak_tflops,
-    "Peak of the machine in TFLOP/s at the precision used; the status line then shows MFU. null: no MFU.")
+    "Peak of the machine in TFLOP/s at the precision used; status line and metrics then have MFU. null: no "
+    "MFU.")
       .positive();
   f.check([this](config::Check& check) {
     if (std::find(metrics.begin(), metrics.end(), "jsonl") == metrics.end()) {

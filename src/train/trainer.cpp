@@ -11,6 +11,7 @@
 
 #include "conclave/core/error.h"
 #include "conclave/model/objective.h"
+#include "conclave/train/accounting.h"
 #include "conclave/train/freeze.h"
 #include "conclave/train/init_from.h"
 #include "conclave/train/load_model.h"
@@ -68,6 +69,9 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
   } else if (const auto& from = config.checkpoint.init_from) {
     load_weights(*from, parameters_, named_buffers(*model_), hooks_.log);
   }
+  if (const auto& peak = config.logging.peak_tflops) {
+    peak_tokens_per_second_ = *peak * 1e12 / account_run(config, registry_).model.flops_per_token;
+  }
   sinks_ = make_metrics_sinks(
       config.logging.metrics, builtin_metrics_sinks(),
       {.folder = directory.folder(), .last_step = directory.resume_step().value_or(-1), .log = hooks_.log});
@@ -85,8 +89,18 @@ double Trainer::progress_at(int64_t step, double seconds) const {
 }
 
 TrainingResult Trainer::run() {
+  try {
+    return run_to_end();
+  } catch (const std::exception& error) {
+    report_failure(error.what());
+    throw;
+  }
+}
+
+TrainingResult Trainer::run_to_end() {
   started_ = hooks_.clock();
   started_step_ = step_;
+  report_running();
   TrainingResult result;
   const auto last = config_.training.exit_after;
   bool sample_is_current = false;  // scored at this very step: its metrics stand already
@@ -98,7 +112,10 @@ TrainingResult Trainer::run() {
       return interval && step_ % *interval == 0;
     };
     sample_is_current = due(config_.evaluation.interval) && progress() < 1.0;
-    if (sample_is_current) result.validation = evaluate_and_emit(/*whole=*/false);
+    if (sample_is_current) {
+      result.validation = evaluate_and_emit(/*whole=*/false);
+      report_running();
+    }
     if (due(config_.checkpoint.interval)) save();
   }
   // A stopped run is not evaluated: the signal's sender is waiting.
@@ -107,12 +124,7 @@ TrainingResult Trainer::run() {
   if (saved_step_ != step_) save(/*last=*/true);
   result.step = step_;
   result.seconds = elapsed_seconds();
-  const bool finished = progress() >= 1.0;
-  directory_.write_status({.state = finished ? RunState::kFinished : RunState::kStopped,
-                           .step = step_,
-                           .exit_reason = finished            ? "the run is complete"
-                                          : result.stopped_by ? "signal"
-                                                              : "exit_after"});
+  report_end(result);
   return result;
 }
 
@@ -226,6 +238,7 @@ void Trainer::backward_micro_batches(StepReport& report) {
                              ? nats / std::numbers::ln2 / static_cast<double>(bytes)
                              : 0.0;
   report.tokens_per_second = static_cast<double>(totals.num_tokens) / (hooks_.clock() - begin);
+  if (peak_tokens_per_second_) report.mfu = report.tokens_per_second / *peak_tokens_per_second_;
   for (const auto& c : counts_) {
     report.load_max_over_mean += moe::load_max_over_mean(c.requested) / static_cast<double>(counts_.size());
   }
@@ -240,6 +253,7 @@ void Trainer::emit(const StepReport& report, double step_seconds) {
                                  {"train/skipped_steps", static_cast<double>(skipped_)},
                                  {"perf/tokens_per_second", report.tokens_per_second},
                                  {"perf/step_seconds", step_seconds}});
+  if (report.mfu) metrics.push_back({"perf/mfu", *report.mfu});
   std::vector<LayerRouting> layers;
   const auto routers = model_->routers();
   for (size_t layer = 0; layer < counts_.size(); ++layer) {

@@ -8,6 +8,7 @@
 #include "conclave/core/error.h"
 #include "conclave/train/json_reader.h"
 #include "conclave/train/model_state.h"
+#include "conclave/train/signals.h"
 #include "conclave/train/trainer.h"
 
 namespace conclave::train {
@@ -38,12 +39,40 @@ void Trainer::save(bool last) {
   try {
     checkpoints_.save(contents);
     saved_step_ = step_;
-    directory_.write_status({.state = RunState::kRunning, .step = step_});
   } catch (const Error& error) {
     if (last || config_.checkpoint.on_save_error == OnSaveError::kStop) throw;
     hooks_.log.error(fmt::format(
         "step {}: the checkpoint was not saved, training goes on{}: {}", step_,
         saved_step_ < 0 ? "" : fmt::format(" (the last good one is step {})", saved_step_), error.what()));
+  }
+  report_running();
+}
+
+// A convenience: that it cannot be written stops nothing.
+void Trainer::report_running() const {
+  RunStatus status{.state = RunState::kRunning, .step = step_};
+  const double done = progress() - progress_at(started_step_, seconds_before_);
+  if (done > 0) status.eta_seconds = (hooks_.clock() - started_) / done * (1.0 - progress());
+  try {
+    directory_.write_status(status);
+  } catch (const Error& error) {
+    hooks_.log.warn(error.what());
+  }
+}
+
+void Trainer::report_end(const TrainingResult& result) const {
+  const bool finished = progress() >= 1.0;
+  directory_.write_status({.state = finished ? RunState::kFinished : RunState::kStopped,
+                           .step = step_,
+                           .exit_reason = finished            ? "the run is complete"
+                                          : result.stopped_by ? signal_name(*result.stopped_by)
+                                                              : "training.exit_after"});
+}
+
+void Trainer::report_failure(const std::string& reason) const {
+  try {
+    directory_.write_status({.state = RunState::kFailed, .step = step_, .exit_reason = reason});
+  } catch (const Error&) {  // the failure itself is told by the caller
   }
 }
 

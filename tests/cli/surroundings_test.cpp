@@ -152,5 +152,26 @@ TEST_F(Surroundings, threads_workers_logging_and_evaluation_do_not_change_what_i
   EXPECT_NEAR(last_loss("threads"), last_loss("base"), 1e-9 * last_loss("base"));
 }
 
+TEST_F(Surroundings, the_run_folder_names_versions_machine_and_what_of_the_environment_counts) {
+  ProgramOptions options = here();
+  options.environment["OMP_NUM_THREADS"] = "1";
+  ASSERT_EQ(train_with("run", options, {"training.exit_after=1"}).exit_code, 0);
+  const auto facts = nlohmann::json::parse(text("run/environment.json"));
+  EXPECT_EQ("conclave " + facts.at("conclave").get<std::string>() + " (torch " +
+                facts.at("torch").get<std::string>() + ")\n",
+            conclave({"version"}).out);
+  EXPECT_EQ(facts.at("threads"), 1);
+  EXPECT_EQ(facts.at("environment").at("OMP_NUM_THREADS"), "1");
+  for (const char* name : {"compiler", "system", "cpu"}) EXPECT_NE(facts.at(name), "") << name;
+}
+
+TEST_F(Surroundings, data_describe_counts_a_single_document_whole) {
+  write("one.txt", "abcabc");
+  const Ended ended = conclave({"data", "describe", "one.txt"});
+  EXPECT_EQ(ended.exit_code, 0) << ended.err;
+  // Three letters equally often; after one letter (or the mark before the document) the next is certain.
+  expect_words(ended.out, {"all", " 1 ", " 6 ", "1.585", "0.000", "0.000"});
+}
+
 }  // namespace
 }  // namespace conclave::cli_tests

@@ -3,6 +3,7 @@
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 
+#include "conclave/model/accounting.h"
 #include "conclave/model/language_model.h"
 #include "conclave/moe/routers/topk.h"
 
@@ -87,10 +88,9 @@ class PeakMemory : public c10::MemoryReportingInfoBase {
   int64_t now_ = 0, peak_ = 0;
 };
 
-int64_t measured_forward_bytes(const model::ModelOptions& options, int64_t batch_size, int64_t length) {
-  model::LanguageModel m(options, 257, moe::builtin(), 1, at::kFloat);
+data::Batch full_rows(int64_t rows, int64_t length) {
   data::Batch batch;
-  batch.num_sequences = batch_size;
+  batch.num_sequences = rows;
   batch.seq_length = length;
   for (int64_t i = 0; i < batch.size(); ++i) {
     batch.token.push_back(static_cast<int32_t>(i * 17 % 257));
@@ -101,17 +101,26 @@ int64_t measured_forward_bytes(const model::ModelOptions& options, int64_t batch
     batch.global_id.push_back(i);
   }
   batch.num_tokens = batch.num_targets = batch.size();
+  return batch;
+}
+
+// Most that forward and backward allocate at a time beside parameters and their gradients.
+int64_t measured_bytes(const model::ModelOptions& options, int64_t rows, int64_t length,
+                       c10::ScalarType activations, model::Recompute recompute) {
+  model::LanguageModel m(options, 257, moe::builtin(), 1, at::kFloat, activations);
+  m.set_recompute(recompute);
+  for (const auto& p : nn::tagged_parameters(m)) p.tensor.mutable_grad() = at::zeros_like(p.tensor);
+  const auto batch = full_rows(rows, length);
   const auto peak = std::make_shared<PeakMemory>();
   moe::ForwardContext context;
-  at::Tensor loss;
   {
     const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, peak);
-    loss = m.loss(batch, context).sum;
+    m.loss(batch, context).sum.backward();
   }
   return peak->peak();
 }
 
-TEST(Accounting, the_activation_estimate_is_near_what_a_forward_pass_allocates) {
+TEST(Accounting, the_activation_estimate_is_near_what_a_step_allocates) {
   auto moe = mixed();
   moe.hidden_size = 60;
   moe.head_dim = 12;
@@ -125,11 +134,22 @@ TEST(Accounting, the_activation_estimate_is_near_what_a_forward_pass_allocates) 
   deep.num_hidden_layers = 9;
   for (const auto& options : {moe, dense, deep}) {
     for (const int64_t length : {90, 310}) {
-      const auto measured = static_cast<double>(measured_forward_bytes(options, 6, length));
-      const auto estimate =
-          static_cast<double>(model::activation_bytes(options, 257, 3, 6, length, sizeof(float)));
-      EXPECT_GT(estimate, 0.8 * measured) << length;
-      EXPECT_LT(estimate, 1.25 * measured) << length;
+      for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+        for (const auto recompute :
+             {model::Recompute::kNone, model::Recompute::kSelective, model::Recompute::kFull}) {
+          const auto measured = static_cast<double>(measured_bytes(options, 6, length, dtype, recompute));
+          const auto estimate = static_cast<double>(model::activation_bytes(options, 257,
+                                                                            {.size = 6,
+                                                                             .seq_length = length,
+                                                                             .active_experts = 3,
+                                                                             .activations = dtype,
+                                                                             .recompute = recompute}));
+          EXPECT_GT(estimate, 0.75 * measured)
+              << length << " " << dtype << " " << static_cast<int>(recompute);
+          EXPECT_LT(estimate, 1.25 * measured)
+              << length << " " << dtype << " " << static_cast<int>(recompute);
+        }
+      }
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <gtest/gtest.h>
 
+#include "conclave/model/accounting.h"
 #include "conclave/moe/routers/topk.h"
 
 namespace {

@@ -1,79 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Masked language modelling through the whole trainer, in fp64.
-#include <fstream>
-
-#include <fmt/format.h>
-#include <gtest/gtest.h>
-
-#include "conclave/core/error.h"
-#include "conclave/core/files.h"
 #include "conclave/model/objective.h"
 #include "conclave/train/load_model.h"
-#include "conclave/train/trainer.h"
-#include "temporary_folder.h"
+#include "small_run.h"
 
 namespace {
 
 using namespace conclave;
 using namespace conclave::train;
 
-class MaskedLmTest : public ::testing::Test {
+class MaskedLmTest : public SmallRun {
  protected:
-  void SetUp() override {
-    std::ofstream corpus(folder_.path() / "text.jsonl");
-    for (int i = 0; i < 30; ++i) {
-      corpus << fmt::format(R"({{"text": "number {} is followed by {} and by {}"}})", i, i + 1, i * i)
-             << "\n";
-    }
-    corpus.close();
-    setenv("CONCLAVE_CACHE", (folder_.path() / "cache").c_str(), 1);
-    std::ofstream(folder_.path() / "tiny.yaml") << R"(
-model:
-  objective: masked_lm
-  hidden_size: 12
-  num_hidden_layers: 2
-  num_attention_heads: 3
-  num_key_value_heads: 3
-  moe: {num_experts: 5, moe_intermediate_size: 7}
-data:
-  seq_length: 21
-  train: [{path: )" << (folder_.path() / "text.jsonl").string()
-                                                << R"(}]
-training: {train_iters: 6, global_batch_size: 6, micro_batch_size: 6, precision: fp64}
-checkpoint: {interval: 2, keep_latest_k: null}
-evaluation: {interval: 2, sample_tokens: 63}
-logging: {interval: 1, metrics: [jsonl]}
-)";
-  }
-
-  RunConfig read(const std::string& run, std::vector<std::string> overrides = {}) {
-    overrides.push_back("run.output_dir=" + (folder_.path() / run).string());
-    return read_run_config(folder_.path() / "tiny.yaml", overrides, registry_);
-  }
-
-  TrainingResult train(const RunConfig& config, int64_t stop_after = -1) {
-    const RunDirectory directory(
-        config.run.folder(), {.resolved_config = "a: 1\n", .environment_json = "{}\n"},
-        [](const std::string&) { return std::vector<std::string>{}; }, false);
-    TrainerHooks hooks;
-    int64_t steps = 0;
-    hooks.on_step = [&](const StepReport&) { ++steps; };
-    hooks.stop_requested = [&]() -> std::optional<int> {
-      return steps == stop_after ? std::optional(15) : std::nullopt;
-    };
-    return Trainer(config, registry_, directory, hooks).run();
-  }
-
-  std::map<std::string, std::vector<double>> metrics(const std::string& run) {
-    std::map<std::string, std::vector<double>> values;
-    for (const auto& [name, series] : read_metrics(folder_.path() / run / kMetricsFile)) {
-      if (name.rfind("perf/", 0) != 0) values[name] = series.values;
-    }
-    return values;
-  }
-
-  TemporaryFolder folder_;
-  moe::Registry registry_ = moe::builtin();
+  MaskedLmTest()
+      : SmallRun({"model.objective=masked_lm", "~model.moe.balance_update", "training.micro_batch_size=6",
+                  "checkpoint={interval: 2, keep_latest_k: null}", "evaluation.interval=2"}) {}
 };
 
 TEST_F(MaskedLmTest, metrics_are_named_for_hidden_tokens_and_never_bits_per_byte) {
@@ -91,18 +31,10 @@ TEST_F(MaskedLmTest, metrics_are_named_for_hidden_tokens_and_never_bits_per_byte
 
 TEST_F(MaskedLmTest, accumulation_gives_the_objective_of_the_whole_batch) {
   train(read("whole"));
-  const auto whole = metrics("whole");
-  for (const char* size : {"1", "2", "3"}) {  // with one sequence some micro-batches hide hardly any token
-    const std::string run = std::string("parts") + size;
-    train(read(run, {std::string("training.micro_batch_size=") + size}));
-    const auto parts = metrics(run);
-    for (const char* name : {"train/masked_loss", "train/grad_norm"}) {
-      ASSERT_EQ(parts.at(name).size(), whole.at(name).size());
-      for (size_t i = 0; i < whole.at(name).size(); ++i) {
-        EXPECT_NEAR(parts.at(name)[i], whole.at(name)[i], 1e-9 * std::abs(whole.at(name)[i]))
-            << name << " " << i;
-      }
-    }
+  for (const std::string size :
+       {"1", "2", "3"}) {  // with one sequence some micro-batches hide hardly any token
+    train(read("parts" + size, {"training.micro_batch_size=" + size}));
+    expect_near("whole", "parts" + size, {"train/masked_loss", "train/grad_norm"});
   }
 }
 
@@ -133,11 +65,10 @@ TEST_F(MaskedLmTest, a_step_that_hides_nothing_has_a_loss_of_zero) {
 
 TEST_F(MaskedLmTest, a_resumed_run_equals_the_uninterrupted_one_bit_for_bit) {
   train(read("whole"));
-  EXPECT_EQ(train(read("parts"), 3).stopped_by, 15);
+  EXPECT_EQ(train_and_stop(read("parts"), 3).stopped_by, 15);
   EXPECT_EQ(train(read("parts")).step, 6);
   EXPECT_EQ(metrics("whole"), metrics("parts"));
-  const std::string last = "checkpoints/step-00000006/model.safetensors";
-  EXPECT_EQ(read_file(folder_.path() / "whole" / last), read_file(folder_.path() / "parts" / last));
+  expect_equal_checkpoints("whole", "parts", 6);
 }
 
 TEST_F(MaskedLmTest, gates_that_look_at_later_tokens_train) {

@@ -16,9 +16,12 @@
 
 namespace conclave::train {
 
-// A run of a few steps in fp64 on a small corpus of documents of unequal length.
+// A run of a few steps in fp64 on a small corpus of documents of unequal length. `always`: overrides that
+// every read starts with.
 class SmallRun : public ::testing::Test {
  protected:
+  explicit SmallRun(std::vector<std::string> always = {}) : always_(std::move(always)) {}
+
   void SetUp() override {
     std::ofstream corpus(folder_.path() / "text.jsonl");
     for (int i = 0; i < 40; ++i) {
@@ -53,9 +56,11 @@ logging: {interval: 1, metrics: [jsonl]}
 
   void write(const std::string& name, const std::string& text) { std::ofstream(folder_ / name) << text; }
 
-  RunConfig read(const std::string& run, std::vector<std::string> overrides = {}) {
-    overrides.push_back("run.output_dir=" + (folder_ / run).string());
-    return read_run_config(folder_ / "small.yaml", overrides, registry_);
+  RunConfig read(const std::string& run, const std::vector<std::string>& overrides = {}) {
+    auto all = always_;
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    all.push_back("run.output_dir=" + (folder_ / run).string());
+    return read_run_config(folder_ / "small.yaml", all, registry_);
   }
 
   // What is wrong with small.yaml under these overrides; "" when nothing.
@@ -113,9 +118,26 @@ logging: {interval: 1, metrics: [jsonl]}
     return folder_ / run / "checkpoints" / fmt::format("step-{:08}", step);
   }
   std::string bytes(const std::filesystem::path& file) { return read_file(file); }
+  // Model, optimizer and state of a checkpoint are the same bytes.
+  void expect_equal_checkpoints(const std::string& run, const std::string& other, int64_t step) {
+    for (const char* name : {"model.safetensors", "optimizer.safetensors", "state.json"}) {
+      EXPECT_EQ(bytes(checkpoint(run, step) / name), bytes(checkpoint(other, step) / name)) << name;
+    }
+  }
+  // The named series agree to 1e-9 of their values.
+  void expect_near(const std::string& run, const std::string& other, const std::vector<std::string>& names) {
+    const auto a = metrics(run), b = metrics(other);
+    for (const auto& name : names) {
+      ASSERT_EQ(a.at(name).size(), b.at(name).size()) << name;
+      for (size_t i = 0; i < a.at(name).size(); ++i) {
+        EXPECT_NEAR(b.at(name)[i], a.at(name)[i], 1e-9 * std::abs(a.at(name)[i])) << name << " " << i;
+      }
+    }
+  }
   CheckpointStore store(const std::string& run) { return CheckpointStore(folder_ / run / "checkpoints"); }
 
   TemporaryFolder folder_;
+  std::vector<std::string> always_;
   moe::Registry registry_ = moe::builtin();
   Trainer* running_ = nullptr;  // valid inside hooks
   std::string log_;

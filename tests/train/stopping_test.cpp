@@ -39,10 +39,9 @@ TEST_F(Stopping, sigterm_finishes_the_step_saves_and_the_same_command_continues_
     EXPECT_EQ(result.step, 3);
   }
   store("parts").open(3).verify();
-  EXPECT_EQ(read_run_status(folder_ / "parts")->exit_reason, "signal");
+  EXPECT_EQ(read_run_status(folder_ / "parts")->exit_reason, "SIGTERM");
   EXPECT_EQ(train(read("parts")).step, 6);
-  for (const char* file : {"model.safetensors", "optimizer.safetensors", "state.json"})
-    EXPECT_EQ(bytes(checkpoint("whole", 6) / file), bytes(checkpoint("parts", 6) / file)) << file;
+  expect_equal_checkpoints("whole", "parts", 6);
 }
 
 TEST_F(Stopping, a_disk_that_is_full_for_a_while_costs_one_checkpoint) {
@@ -70,7 +69,9 @@ TEST_F(Stopping, the_last_save_of_a_run_has_to_succeed) {
   const auto message = failure([&] { train(read("run"), full_disk(5, 99)); });
   limit_.reset();
   EXPECT_TRUE(has(message, "File too large")) << message;
-  EXPECT_NE(read_run_status(folder_ / "run")->state, RunState::kFinished);
+  const auto status = *read_run_status(folder_ / "run");
+  EXPECT_EQ(status.state, RunState::kFailed);
+  EXPECT_EQ(status.exit_reason, message);
 }
 
 class TimeBound : public SmallRun {
@@ -81,12 +82,14 @@ class TimeBound : public SmallRun {
     TrainerHooks hooks;
     hooks.clock = [&] { return seconds; };
     hooks.on_step = [&](const StepReport&) {
+      statuses_.push_back(*read_run_status(config.run.folder()));
       seconds += 6;
       ++steps;
     };
     hooks.stop_requested = [&] { return steps == stop_after ? std::optional(15) : std::nullopt; };
     return train(config, hooks);
   }
+  std::vector<RunStatus> statuses_;  // in the folder when a step ends
 };
 
 TEST_F(TimeBound, a_run_of_one_minute_ends_its_schedule_with_its_last_step) {
@@ -101,6 +104,16 @@ TEST_F(TimeBound, a_run_of_one_minute_ends_its_schedule_with_its_last_step) {
     EXPECT_GT(lr[8], 0.0001) << type;
     EXPECT_EQ(read_run_status(folder_ / type)->state, RunState::kFinished);
   }
+}
+
+TEST_F(TimeBound, the_status_file_tells_step_and_remaining_time_from_the_start_on) {
+  train_by_clock(
+      read("run", {"training.train_iters=1000", "training.max_minutes=1", "checkpoint.interval=5"}), 0);
+  EXPECT_EQ(statuses_[0].state, RunState::kRunning);
+  EXPECT_EQ(statuses_[0].step, 0);
+  EXPECT_EQ(statuses_[0].eta_seconds, std::nullopt);
+  EXPECT_EQ(statuses_[5].step, 5);
+  EXPECT_NEAR(statuses_[5].eta_seconds.value(), 30, 1e-9);
 }
 
 TEST_F(TimeBound, elapsed_time_is_in_the_checkpoint_and_the_clock_may_start_anywhere) {

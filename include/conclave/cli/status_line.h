@@ -11,17 +11,9 @@
 
 namespace conclave::cli {
 
-// What a line costs in arithmetic: MFU = tokens/s * flops_per_token / peak_flops. Without a peak none is
-// shown.
-struct Utilisation {
-  double flops_per_token = 0;
-  std::optional<double> peak_flops = {};
-};
-
 // One line about a step, ASCII. `width` 0: whole; else the least important parts go until it fits, and what
 // is left is cut. Colours (ANSI) take no width.
-std::string status_text(const train::StepReport& report, const Utilisation& utilisation, size_t width,
-                        bool colour);
+std::string status_text(const train::StepReport& report, size_t width, bool colour);
 
 // Of an evaluation: loss and bits per byte, or the loss over hidden tokens.
 std::string result_text(const train::EvaluationResult& result);
@@ -46,7 +38,7 @@ void write_quietly(int descriptor, std::string_view text);
 class StatusLine {
  public:
   using Write = std::function<void(std::string_view)>;
-  StatusLine(Terminal terminal, int64_t interval, Utilisation utilisation, Write write);
+  StatusLine(Terminal terminal, int64_t interval, Write write);
 
   ~StatusLine() { finish(); }
   StatusLine(const StatusLine&) = delete;
@@ -60,7 +52,6 @@ class StatusLine {
  private:
   Terminal terminal_;
   int64_t interval_;
-  Utilisation utilisation_;
   Write write_;
   bool drawn_ = false;  // the cursor stands behind a live line
   double last_drawn_ = -1;

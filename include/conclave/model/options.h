@@ -69,21 +69,4 @@ struct ModelOptions {
   int64_t embedding_rows(int64_t tokenizer_vocab_size) const;
 };
 
-// Parameters and FLOPs out of the options alone; nothing is allocated.
-struct Accounting {
-  int64_t total_parameters = 0;
-  int64_t active_parameters = 0;  // used by one token
-  double flops_per_token = 0;     // forward and backward: 6 per active matrix parameter plus attention scores
-  int64_t training_state_bytes = 0;  // parameters, gradients and two moments
-};
-// active_experts: that one token uses in a layer. router_parameters: of one router; null: a matrix [E, D].
-Accounting account(const ModelOptions& options, int64_t vocab_size, int64_t active_experts,
-                   int64_t seq_length, int64_t bytes_per_value,
-                   std::optional<int64_t> router_parameters = {});
-
-// Estimate of what one micro-batch of full rows keeps for its backward pass, without recomputation: every
-// saved activation of the layers, the gradients that the loss holds, and its largest chunk of logits.
-int64_t activation_bytes(const ModelOptions& options, int64_t vocab_size, int64_t active_experts,
-                         int64_t micro_batch_size, int64_t seq_length, int64_t bytes_per_value);
-
 }  // namespace conclave::model

@@ -27,6 +27,8 @@ struct StepReport {
   double lr = 0;
   double gradient_norm = 0;
   double tokens_per_second = 0;
+  // Model FLOP utilisation, tokens/s * FLOP per token (model::account) / peak; null without a peak.
+  std::optional<double> mfu = {};
   double seconds_left = 0;
   double load_max_over_mean = 0;  // mean over MoE layers
   bool skipped = false;
@@ -59,13 +61,15 @@ class Trainer {
   Trainer(const RunConfig& config, const moe::Registry& registry, const RunDirectory& directory,
           TrainerHooks hooks);
 
-  // Trains to the end of the run, or until a signal or exit_after; always leaves a complete checkpoint.
+  // Trains to the end of the run, or until a signal or exit_after; always leaves a complete checkpoint. What
+  // throws on the way stands in STATUS.json too.
   TrainingResult run();
 
   model::LanguageModel& model() { return *model_; }
   const data::Dataset& dataset() const { return dataset_; }
 
  private:
+  TrainingResult run_to_end();
   StepReport train_step();
   void backward_micro_batches(StepReport& report);
   void counting_pass(const std::vector<data::Batch>& batches);
@@ -74,6 +78,9 @@ class Trainer {
   EvaluationResult evaluate_and_emit(bool whole);
   void drop_step(StepReport& report, int64_t end_sample, int64_t end_tokens);
   void save(bool last = false);
+  void report_running() const;
+  void report_end(const TrainingResult& result) const;
+  void report_failure(const std::string& reason) const;
   void restore(int64_t step);
   double progress() const { return progress_at(step_, elapsed_seconds()); }
   double progress_at(int64_t step, double seconds) const;
@@ -92,6 +99,8 @@ class Trainer {
   std::unique_ptr<data::BatchStream> stream_;
   CheckpointStore checkpoints_;
   std::vector<std::unique_ptr<MetricsSink>> sinks_;
+
+  std::optional<double> peak_tokens_per_second_;  // at which every FLOP of the machine's peak would count
 
   int64_t step_ = 0;     // finished optimizer steps
   int64_t tokens_ = 0;   // trained on
