@@ -3,7 +3,7 @@
 
   benchmarks/train_step.py --build build/release [--precision fp32] [--rounds 7] [--steps 4] [--config configs/quickstart.yaml]
 
-First the same weights and batch must give the same objective and gradients; then both take turns. Printed: the median
+First the same weights and batch must give the same gradients; then both take turns. Printed: the median
 step of each and the median of the ratios of neighbouring turns. Needs the packages of benchmarks/peers/requirements.txt.
 """
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
-TOLERANCE = {"fp32": 2e-5, "bf16": 2e-2}  # of the norm of a tensor; chained layers get ten times that
+FP32_TOLERANCE = 2e-4  # of the norm of a tensor; ten times that of one operation
 
 
 class Program:
@@ -40,12 +40,33 @@ class Program:
         return self.read()["ms"]
 
 
-def worst_gradient(folder):
-    ours, theirs = load_file(folder / "gradients.safetensors"), load_file(folder / "gradients_peer.safetensors")
+def gradients(folder, name):
+    return load_file(folder / f"gradients{name}.safetensors")
+
+
+def distance(a, b):
+    return np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12)
+
+
+def compare_fp32(folder):
+    """Every tensor within the tolerance of a chain of layers."""
+    ours, theirs = gradients(folder, ""), gradients(folder, "_peer")
     if set(ours) != set(theirs):
         sys.exit(f"gradients of different tensors: {sorted(set(ours) ^ set(theirs))[:5]}")
-    errors = {n: np.linalg.norm(ours[n] - theirs[n]) / max(np.linalg.norm(theirs[n]), 1e-12) for n in ours}
-    return max(errors.items(), key=lambda item: item[1])
+    where, error = max(((n, distance(ours[n], theirs[n])) for n in ours), key=lambda item: item[1])
+    print(f"largest relative difference of a gradient {error:.2e} ({where}), allowed {FP32_TOLERANCE:.0e}")
+    return error <= FP32_TOLERANCE
+
+
+def compare_bf16(folder):
+    """Roundings flip some routing decisions, so tensor by tensor there is no tolerance: all gradients together must lie
+    as near to those of fp32 as PyTorch's."""
+    exact = gradients(folder, "_fp32")
+    error = {name: distance(*(np.concatenate([g[n].ravel() for n in exact]) for g in (gradients(folder, file), exact)))
+             for name, file in (("conclave", ""), ("pytorch", "_peer"))}
+    print(f"relative distance of all gradients from those of fp32: {error['conclave']:.2e} / {error['pytorch']:.2e}, "
+          "allowed 1.5 times PyTorch's")
+    return error["conclave"] <= 1.5 * error["pytorch"]
 
 
 def main():
@@ -65,11 +86,8 @@ def main():
         peer = Program([sys.executable, ROOT / "benchmarks/peers/train_step.py", folder,
                         "--precision", args.precision], args.threads)
         second = peer.read()
-        where, error = worst_gradient(folder)
-        limit = 10 * TOLERANCE[args.precision]
-        print(f"objective {first['objective']:.6f} / {second['objective']:.6f}; largest relative difference of a "
-              f"gradient {error:.2e} ({where}), allowed {limit:.0e}")
-        if error > limit:
+        print(f"objective {first['objective']:.6f} / {second['objective']:.6f}")
+        if not (compare_fp32 if args.precision == "fp32" else compare_bf16)(folder):
             sys.exit("the programs disagree: no timing")
         times = {"conclave": [], "pytorch": []}
         ratios = []

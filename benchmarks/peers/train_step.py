@@ -2,7 +2,7 @@
 """The model of configs/quickstart.yaml as a plain PyTorch program, for comparison with bench_train_step.
 
 Started with the folder that bench_train_step wrote: loads weights and batches, answers the objective and the gradients
-of batch 0, then speaks the same protocol: each line "N" on stdin runs N optimizer steps and prints their milliseconds.
+of batch 0 (and those in fp32), then speaks the same protocol: each line "N" on stdin runs N optimizer steps and prints their milliseconds.
 """
 import argparse
 import json
@@ -97,8 +97,8 @@ def objective(i):
     return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=-1) + aux
 
 
-def forward_backward(i):
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16"):
+def forward_backward(i, precision=args.precision):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         loss = objective(i)
     loss.backward()
     return loss.item()
@@ -109,9 +109,17 @@ kept = [w for n, w in weights.items() if "norm" in n]
 optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": kept, "weight_decay": 0.0}],
                               lr=args.lr, betas=(0.9, 0.95), fused=True)
 
+
+
+def save_gradients(name):
+    save_file({n: w.grad for n, w in weights.items() if w.grad is not None}, args.folder / name)
+    optimizer.zero_grad()
+
+
+forward_backward(0, "fp32")
+save_gradients("gradients_fp32.safetensors")
 loss = forward_backward(0)
-save_file({n: w.grad for n, w in weights.items() if w.grad is not None}, args.folder / "gradients_peer.safetensors")
-optimizer.zero_grad()
+save_gradients("gradients_peer.safetensors")
 print(json.dumps({"objective": loss, "torch": torch.__version__}), flush=True)
 
 step = 0
