@@ -14,7 +14,8 @@
 
 namespace conclave::moe {
 
-SwiGluExperts::SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, c10::ScalarType dtype) {
+SwiGluExperts::SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, c10::ScalarType dtype,
+                             int64_t first_expert) {
   const auto part = [](const char* name, int64_t begin, int64_t size) {
     return nn::ParamTag::Part{.logical_name = name, .dim = 0, .begin = begin, .size = size};
   };
@@ -23,42 +24,17 @@ SwiGluExperts::SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, 
       {.role = nn::ParamRole::kExpert,
        .parts = {part("{expert}.gate_proj.weight", 0, inner), part("{expert}.up_proj.weight", inner, inner)},
        .expert_dim = 0,
+       .first_expert = first_expert,
        .reduce_group = "expert_data"});
   w2 = register_tagged("w2", at::empty({num_experts, width, inner}, dtype),
                        {.role = nn::ParamRole::kExpert,
                         .parts = {part("{expert}.down_proj.weight", 0, width)},
                         .expert_dim = 0,
+                        .first_expert = first_expert,
                         .reduce_group = "expert_data"});
 }
 at::Tensor SwiGluExperts::run(const ops::Rows& rows, const at::Tensor& weights_A) {
   return ops::expert_mlp(rows, weights_A, w13, w2);
-}
-
-namespace {
-
-class LocalDispatcher : public Dispatcher {
- public:
-  ops::Rows dispatch(const SparsePlan& plan, const at::Tensor& x_UD) override {
-    return {.source_SD = x_UD,
-            .row_source_A = unit_of_row(plan),
-            .expert_offsets = plan.expert_offsets,
-            .source_offsets_S1 = plan.unit_offsets_U1,
-            .rows_N = plan.row_of_pair_N};
-  }
-  at::Tensor combine(const SparsePlan& plan, const at::Tensor& y_AD) override {
-    return ops::combine_rows(y_AD, unit_of_row(plan), plan.unit_offsets_U1, plan.row_of_pair_N);
-  }
-
- private:
-  static at::Tensor unit_of_row(const SparsePlan& plan) {
-    return plan.unit_N.index_select(0, plan.pair_of_row_A);
-  }
-};
-
-}  // namespace
-
-std::unique_ptr<Dispatcher> make_local_dispatcher() {
-  return std::make_unique<LocalDispatcher>();
 }
 
 ForwardContext ForwardContext::plain(int64_t rows, Phase phase) {
@@ -74,10 +50,20 @@ ForwardContext ForwardContext::plain(int64_t rows, Phase phase) {
 }
 
 MoeLayer::MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> router)
-    : options_(options), router_(std::move(router)), dispatcher_(make_local_dispatcher()) {
+    : options_(options),
+      router_(std::move(router)),
+      dispatcher_(options.expert_parallel ? make_all_to_all_dispatcher(options.expert_parallel)
+                                          : make_local_dispatcher()) {
   register_module("router", router_);
-  experts_ = register_module("experts", std::make_shared<SwiGluExperts>(options.num_experts, options.width,
-                                                                        options.expert_width, options.dtype));
+  const int64_t ranks = options.expert_parallel ? options.expert_parallel->size() : 1;
+  const int64_t rank = options.expert_parallel ? options.expert_parallel->rank() : 0;
+  CONCLAVE_CHECK(
+      options.num_experts % ranks == 0,
+      fmt::format("MoeLayer: {} ranks cannot share {} experts evenly", ranks, options.num_experts));
+  const int64_t here = options.num_experts / ranks;
+  experts_ = register_module(
+      "experts",
+      std::make_shared<SwiGluExperts>(here, options.width, options.expert_width, options.dtype, rank * here));
   if (options.shared.width > 0) {
     shared_experts_ =
         register_module("shared_experts",
@@ -131,7 +117,8 @@ at::Tensor MoeLayer::execute(const RoutingPlan& plan, const at::Tensor& x_UD) {
 
 at::Tensor MoeLayer::execute_sparse(const SparsePlan& plan, const at::Tensor& x_UD) {
   const auto weights_A = plan.weight_N.index_select(0, plan.pair_of_row_A).to(experts_->w2.scalar_type());
-  return dispatcher_->combine(plan, experts_->run(dispatcher_->dispatch(plan, x_UD), weights_A));
+  const auto dispatched = dispatcher_->dispatch(plan, x_UD, weights_A);
+  return dispatcher_->combine(plan, dispatched, experts_->run(dispatched.rows, dispatched.weights_A));
 }
 
 at::Tensor MoeLayer::execute_slots(const SlotPlan& plan, const at::Tensor& x_UD) {

@@ -26,6 +26,10 @@ SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor u
   return plan;
 }
 
+at::Tensor unit_of_row(const SparsePlan& plan) {
+  return plan.unit_N.index_select(0, plan.pair_of_row_A);
+}
+
 SparsePlan to_sparse(const MixPlan& plan, int64_t num_experts) {
   const int64_t num_units = plan.weight_UE.size(0);
   const auto position = plan.weight_UE.detach().reshape({-1}).nonzero().squeeze(1);

@@ -39,13 +39,17 @@ uint64_t name_hash(const std::string& name) {  // FNV-1a
   return hash;
 }
 
-// `draw(i)` for every element i, in double, rounded once to the tensor's dtype.
+// `draw(i)` for every element i, in double, rounded once to the tensor's dtype. Experts are numbered from
+// their global id, so that a rank that holds some of them draws what the whole tensor has there.
 template <class Draw>
-void fill_elements(const at::Tensor& tensor, Draw draw) {
+void fill_elements(const TaggedParameter& parameter, Draw draw) {
+  const auto& tensor = parameter.tensor;
+  const bool by_expert = parameter.tag.expert_dim == 0 && tensor.size(0) > 0;
+  const auto first = static_cast<uint64_t>(by_expert ? parameter.tag.first_expert * tensor.stride(0) : 0);
   auto values = at::empty(tensor.sizes(), tensor.options().dtype(at::kDouble).device(at::kCPU));
   double* out = values.data_ptr<double>();
   at::parallel_for(0, values.numel(), /*grain_size=*/4096, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) out[i] = draw(static_cast<uint64_t>(i));
+    for (int64_t i = begin; i < end; ++i) out[i] = draw(first + static_cast<uint64_t>(i));
   });
   tensor.copy_(values);
 }
@@ -57,7 +61,7 @@ void initialise(torch::nn::Module& root, double range, uint64_t seed) {
   for (const auto& parameter : tagged_parameters(root)) {
     const RandomKey key{.seed = mix64(seed) ^ name_hash(parameter.name)};
     if (const auto& bound = parameter.tag.init_uniform) {
-      fill_elements(parameter.tensor, [&](uint64_t i) {
+      fill_elements(parameter, [&](uint64_t i) {
         return *bound * (2.0 * key.uniform(RandomStream::kInit, 0, i) - 1.0);
       });
     } else if (parameter.tag.role == ParamRole::kNorm) {
@@ -65,8 +69,7 @@ void initialise(torch::nn::Module& root, double range, uint64_t seed) {
     } else if (parameter.tag.role == ParamRole::kBias) {
       parameter.tensor.zero_();
     } else {
-      fill_elements(parameter.tensor,
-                    [&](uint64_t i) { return range * key.normal(RandomStream::kInit, 0, i); });
+      fill_elements(parameter, [&](uint64_t i) { return range * key.normal(RandomStream::kInit, 0, i); });
     }
   }
 }

@@ -2,29 +2,22 @@
 #pragma once
 #include <memory>
 
+#include "conclave/moe/dispatcher.h"
 #include "conclave/moe/router.h"
 #include "conclave/nn/layers.h"
 #include "conclave/ops/expert_mlp.h"
 
 namespace conclave::moe {
 
-// A bank of E SwiGLU experts, stacked: w13 [E, 2F, D] (gate beside up), w2 [E, D, F].
+// A bank of E SwiGLU experts, stacked: w13 [E, 2F, D] (gate beside up), w2 [E, D, F]. first_expert: global id
+// of its first one.
 class SwiGluExperts : public nn::Module {
  public:
-  SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, c10::ScalarType dtype);
+  SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, c10::ScalarType dtype,
+                int64_t first_expert = 0);
   at::Tensor run(const ops::Rows& rows, const at::Tensor& weights_A);  // [A, D], weighted
   at::Tensor w13, w2;
 };
-
-// Moves rows to experts and back; the only class here that will know ranks. The local one moves nothing on
-// the way out (experts read through the row map) and sums on the way back.
-class Dispatcher {
- public:
-  virtual ~Dispatcher() = default;
-  virtual ops::Rows dispatch(const SparsePlan& plan, const at::Tensor& x_UD) = 0;
-  virtual at::Tensor combine(const SparsePlan& plan, const at::Tensor& y_AD) = 0;  // [U, D]
-};
-std::unique_ptr<Dispatcher> make_local_dispatcher();
 
 struct SharedExpertOptions {
   int64_t width = 0;  // inner width of all shared experts together; 0: none
@@ -37,6 +30,9 @@ struct MoeLayerOptions {
   int64_t expert_width = 256;  // F
   SharedExpertOptions shared = {};
   int layer = 0;
+  // Ranks that share the experts, E / P consecutive ones each; all of them run the layer together, forward
+  // and backward. null: all experts are here.
+  std::shared_ptr<comm::Communicator> expert_parallel = {};
   c10::ScalarType dtype = c10::ScalarType::Float;  // of the parameters; fp32 ones take fp32 and bf16 inputs
 };
 

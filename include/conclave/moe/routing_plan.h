@@ -62,6 +62,9 @@ struct RoutingPlan {
 SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor unit_N, at::Tensor expert_N,
                             at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N);
 
+// [A] int32: the unit that expert row a is made from.
+at::Tensor unit_of_row(const SparsePlan& plan);
+
 // The pairs of a MixPlan with non-zero weight. Exact for gates whose derivative vanishes with the weight (the
 // smooth step of DSelect-k), which is what MixPlan promises.
 SparsePlan to_sparse(const MixPlan& plan, int64_t num_experts);

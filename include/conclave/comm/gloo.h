@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "conclave/comm/communicator.h"
+
+namespace conclave::comm {
+
+// Where the ranks of a run find each other.
+struct Rendezvous {
+  int rank = 0;
+  int size = 1;
+  std::string master_address = "127.0.0.1";
+  int master_port = 29500;
+  // torchrun's agent keeps the store, and every rank is its client; else rank 0 keeps it.
+  bool store_is_elsewhere = false;
+  // Of every key, so that a restarted run reads nothing of the one before it.
+  std::string prefix = "conclave";
+  std::chrono::milliseconds timeout = std::chrono::minutes(5);  // to meet, and of every operation
+};
+
+// The world of processes on CPUs, through LibTorch's Gloo. Throws Error (kCommunication) that names address
+// and rank when the ranks do not meet in time.
+std::unique_ptr<Communicator> connect_gloo(const Rendezvous& rendezvous);
+
+}  // namespace conclave::comm

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "conclave/comm/communicator.h"
+#include "conclave/ops/expert_mlp.h"
+
+namespace conclave::ops {
+
+// Rows of a tensor for other ranks, in the order of the ranks: send[r] of them go to rank r, receive[r] come
+// from it, and stand in the order of the ranks in the result. Every rank calls it, with nothing to send as
+// well, and every rank's backward does: it sends the gradients the way back.
+//   rows     [A, ...] fp32, fp64 or bf16, differentiable; A = sum of send
+//   returns  [R, ...]; R = sum of receive
+at::Tensor exchange_rows(const at::Tensor& rows, std::vector<int64_t> send, std::vector<int64_t> receive,
+                         std::shared_ptr<comm::Communicator> ranks);
+
+// The rows of `rows` one after the other, [A, D]. Their gradients are summed in the order of `rows_N`, in
+// fp32 or wider.
+at::Tensor gather_rows(const Rows& rows);
+
+}  // namespace conclave::ops

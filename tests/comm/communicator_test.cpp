@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// Laws that hold for every transport.
+#include "conclave/comm/communicator.h"
+
+#include <numeric>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "ranks.h"
+
+namespace conclave::comm {
+namespace {
+
+template <class T>
+constexpr DataType type_of() {
+  if constexpr (std::is_same_v<T, int32_t>) return DataType::kInt32;
+  if constexpr (std::is_same_v<T, int64_t>) return DataType::kInt64;
+  if constexpr (std::is_same_v<T, float>) return DataType::kFloat32;
+  return DataType::kFloat64;
+}
+template <class T>
+Buffer buffer(std::vector<T>& values) {
+  return {values.data(), static_cast<int64_t>(values.size()), type_of<T>()};
+}
+
+class EveryTransport : public ::testing::TestWithParam<std::tuple<Transport, int>> {
+ protected:
+  int size() const { return std::get<1>(GetParam()); }
+  void run(const std::function<void(Communicator&)>& body) const {
+    std::get<0>(GetParam()).run(size(), body, std::chrono::seconds(60));
+  }
+};
+
+TEST_P(EveryTransport, reduces_in_every_type_and_all_ranks_get_the_same_bits) {
+  run([this](Communicator& c) {
+    const auto check = [&]<class T>(T) {
+      std::vector<T> sum(7), most(7);
+      for (int i = 0; i < 7; ++i) {
+        sum[static_cast<size_t>(i)] = static_cast<T>((c.rank() + 1) * (i - 3));
+        most[static_cast<size_t>(i)] = static_cast<T>(i % 2 ? c.rank() : -c.rank());
+      }
+      c.all_reduce(buffer(sum));
+      c.all_reduce(buffer(most), Reduction::kMax);
+      for (int i = 0; i < 7; ++i) {
+        EXPECT_EQ(sum[static_cast<size_t>(i)], static_cast<T>(size() * (size() + 1) / 2 * (i - 3)));
+        EXPECT_EQ(most[static_cast<size_t>(i)], static_cast<T>(i % 2 ? size() - 1 : 0));
+      }
+    };
+    check(int32_t());
+    check(int64_t());
+    check(float());
+    check(double());
+    std::vector<double> thirds = {1.0 / (3.0 + c.rank()), 1e17 * (c.rank() % 2 ? -1 : 1)};
+    c.all_reduce(buffer(thirds));
+    std::vector<double> all(static_cast<size_t>(2 * size()));
+    c.all_gather(buffer(thirds), buffer(all));
+    for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], thirds[i % 2]);
+  });
+}
+
+TEST_P(EveryTransport, gathers_in_the_order_of_ranks_and_broadcasts_from_any) {
+  run([this](Communicator& c) {
+    std::vector<int32_t> mine = {c.rank(), 10 * c.rank()}, all(static_cast<size_t>(2 * size()));
+    c.all_gather(buffer(mine), buffer(all));
+    for (int r = 0; r < size(); ++r) {
+      EXPECT_EQ(all[static_cast<size_t>(2 * r)], r);
+      EXPECT_EQ(all[static_cast<size_t>(2 * r + 1)], 10 * r);
+    }
+    for (int root = 0; root < size(); ++root) {
+      std::vector<int64_t> value = {c.rank() == root ? 77 + root : 0};
+      c.broadcast(buffer(value), root);
+      EXPECT_EQ(value[0], 77 + root);
+    }
+    c.barrier();
+  });
+}
+
+// Rank s sends (s + 2r) % 4 values to rank r: some nothing.
+TEST_P(EveryTransport, moves_uneven_and_empty_parts_to_their_ranks) {
+  run([this](Communicator& c) {
+    const auto count = [](int from, int to) { return int64_t{(from + 2 * to) % 4}; };
+    std::vector<int64_t> in_counts, out_counts;
+    std::vector<float> in;
+    for (int r = 0; r < size(); ++r) {
+      in_counts.push_back(count(c.rank(), r));
+      out_counts.push_back(count(r, c.rank()));
+      for (int64_t i = 0; i < in_counts.back(); ++i)
+        in.push_back(static_cast<float>(100 * c.rank() + 10 * r + i));
+    }
+    std::vector<float> out(
+        static_cast<size_t>(std::accumulate(out_counts.begin(), out_counts.end(), int64_t{0})));
+    c.all_to_all(buffer(in), in_counts, buffer(out), out_counts);
+    size_t at = 0;
+    for (int r = 0; r < size(); ++r) {
+      for (int64_t i = 0; i < out_counts[static_cast<size_t>(r)]; ++i) {
+        EXPECT_EQ(out[at++], static_cast<float>(100 * r + 10 * c.rank() + i));
+      }
+    }
+  });
+}
+
+TEST_P(EveryTransport, moves_bytes_and_bf16_bit_for_bit) {
+  run([this](Communicator& c) {
+    std::vector<uint16_t> in(static_cast<size_t>(size())), out(in.size());
+    std::iota(in.begin(), in.end(),
+              static_cast<uint16_t>(0x7f81 + 16 * c.rank()));  // NaN patterns among them
+    const std::vector<int64_t> ones(in.size(), 1);
+    c.all_to_all({in.data(), size(), DataType::kBFloat16}, ones, {out.data(), size(), DataType::kBFloat16},
+                 ones);
+    for (int r = 0; r < size(); ++r) EXPECT_EQ(out[static_cast<size_t>(r)], 0x7f81 + 16 * r + c.rank());
+    std::vector<uint8_t> byte = {static_cast<uint8_t>(c.rank())}, all(static_cast<size_t>(size()));
+    c.all_gather({byte.data(), 1, DataType::kUInt8}, {all.data(), size(), DataType::kUInt8});
+    EXPECT_EQ(all.back(), size() - 1);
+  });
+}
+
+TEST_P(EveryTransport, nothing_at_all_is_an_ordinary_amount) {
+  run([this](Communicator& c) {
+    std::vector<double> none;
+    const std::vector<int64_t> zeros(static_cast<size_t>(size()), 0);
+    c.all_reduce(buffer(none));
+    c.all_gather(buffer(none), buffer(none));
+    c.all_to_all(buffer(none), zeros, buffer(none), zeros);
+    c.broadcast(buffer(none), 0);
+  });
+}
+
+TEST_P(EveryTransport, splits_by_color_and_orders_by_key) {
+  run([this](Communicator& c) {
+    const auto part = c.split(c.rank() % 2, -c.rank());  // backwards
+    EXPECT_EQ(part->size(), (size() + 1 - c.rank() % 2) / 2);
+    EXPECT_EQ(part->rank(), part->size() - 1 - c.rank() / 2);
+    std::vector<int64_t> sum = {c.rank()};
+    part->all_reduce(buffer(sum));
+    int64_t expected = 0;
+    for (int r = c.rank() % 2; r < size(); r += 2) expected += r;
+    EXPECT_EQ(sum[0], expected);
+    const auto alone = part->split(part->rank(), 0);
+    EXPECT_EQ(alone->size(), 1);
+    c.barrier();
+  });
+}
+
+TEST_P(EveryTransport, wrong_sizes_are_refused_before_anything_moves) {
+  run([this](Communicator& c) {
+    std::vector<float> a(3), b(4);
+    EXPECT_THROW(c.all_gather(buffer(a), buffer(b)), Error);
+    EXPECT_THROW(c.all_to_all(buffer(a), std::vector<int64_t>(static_cast<size_t>(size()), 5), buffer(b),
+                              std::vector<int64_t>(static_cast<size_t>(size()), 0)),
+                 Error);
+    EXPECT_THROW(c.all_reduce({a.data(), 1, DataType::kBFloat16}), Error);
+    EXPECT_THROW(c.broadcast(buffer(a), size()), Error);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(, EveryTransport,
+                         ::testing::Combine(::testing::ValuesIn(kTransports), ::testing::Values(1, 2, 3, 5)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param).name) +
+                                  std::to_string(std::get<1>(info.param));
+                         });
+
+TEST(SingleCommunicator, is_a_communicator_of_one) {
+  const auto c = make_single_communicator();
+  EXPECT_EQ(c->size(), 1);
+  std::vector<float> in = {1, 2}, out(2);
+  const std::vector<int64_t> two = {2};
+  c->all_to_all(buffer(in), two, buffer(out), two);
+  EXPECT_EQ(out, in);
+  c->all_reduce(buffer(in));
+  EXPECT_EQ(in, (std::vector<float>{1, 2}));
+  EXPECT_EQ(c->split(3, 4)->size(), 1);
+}
+
+// What goes wrong is an error on every rank, not a hang.
+
+std::string failure(RunRanks run, int size, const std::function<void(Communicator&)>& body,
+                    std::chrono::milliseconds deadline = std::chrono::seconds(20)) {
+  try {
+    run(size, body, deadline);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+TEST(Threads, different_operations_are_an_error_that_names_both) {
+  const auto message = failure(run_ranks, 3, [](Communicator& c) {
+    std::vector<float> a(static_cast<size_t>(c.rank() == 1 ? 4 : 3));
+    c.all_reduce(buffer(a));
+  });
+  EXPECT_NE(message.find("all_reduce of 3 fp32"), std::string::npos) << message;
+  EXPECT_NE(message.find("all_reduce of 4 fp32"), std::string::npos) << message;
+}
+
+TEST(Threads, counts_that_do_not_meet_are_an_error) {
+  const auto message = failure(run_ranks, 2, [](Communicator& c) {
+    std::vector<float> in(2), out(4);
+    const std::vector<int64_t> ones = {1, 1}, twos = {2, 2};
+    c.rank() == 0 ? c.all_to_all(buffer(in), ones, buffer(out), twos)
+                  : c.all_to_all(buffer(in), ones, buffer(in), ones);
+  });
+  EXPECT_NE(message.find("sends 1 elements to rank 0, which expects 2"), std::string::npos) << message;
+}
+
+TEST(EveryTransportFails, when_one_rank_throws_the_others_do_not_hang) {
+  for (const auto& transport : kTransports) {
+    const auto message = failure(transport.run, 3, [](Communicator& c) {
+      c.barrier();
+      if (c.rank() == 1) throw Error("rank 1 has had enough");
+      std::vector<float> a(5);
+      c.all_reduce(buffer(a));
+    });
+    EXPECT_EQ(message, "rank 1 has had enough") << transport.name;
+  }
+}
+
+TEST(EveryTransportFails, a_rank_that_does_not_come_is_noticed_at_the_deadline) {
+  const auto body = [](Communicator& c) {
+    if (c.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    c.barrier();
+  };
+  const auto message = failure(run_ranks, 2, body, std::chrono::milliseconds(300));
+  EXPECT_NE(message.find("only 1 of 2 ranks came to barrier within 300 ms"), std::string::npos) << message;
+}
+
+TEST(Gloo, ranks_that_do_not_meet_are_an_error_with_address_and_remedy) {
+  setenv("GLOO_SOCKET_IFNAME", "lo", 1);
+  const int port = free_port();
+  try {
+    connect_gloo({.rank = 1, .size = 2, .master_port = port, .timeout = std::chrono::milliseconds(700)});
+    FAIL();
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(error.kind(), Error::Kind::kCommunication);
+    EXPECT_NE(message.find("rank 1 of 2 did not meet the others at 127.0.0.1:" + std::to_string(port)),
+              std::string::npos)
+        << message;
+  }
+}
+
+}  // namespace
+}  // namespace conclave::comm

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// A layer whose experts are spread over ranks equals the layer that has them all, for every gate: value,
+// gradient of the input, of the router (a sum over ranks) and of the experts (each at its owner). fp64; the
+// ranks are threads.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "conclave/comm/threads.h"
+#include "conclave/core/error.h"
+#include "small_layer.h"
+
+namespace {
+
+using namespace small;
+
+std::shared_ptr<comm::Communicator> borrowed(comm::Communicator& c) {
+  return {std::shared_ptr<void>(), &c};
+}
+
+struct SpreadGate {
+  std::string name = "";
+  RouterEntry entry = {};
+  config::AnyOptions options = {};
+
+  std::shared_ptr<MoeLayer> layer(std::shared_ptr<comm::Communicator> ranks, c10::ScalarType dtype) const {
+    auto router_of = shape();
+    router_of.dtype = dtype == at::kDouble ? at::kDouble : at::kFloat;
+    auto layer = std::make_shared<MoeLayer>(MoeLayerOptions{.width = kModel,
+                                                            .num_experts = kBank,
+                                                            .expert_width = kHidden,
+                                                            .layer = 3,
+                                                            .expert_parallel = std::move(ranks),
+                                                            .dtype = router_of.dtype},
+                                            entry.make(options, router_of));
+    nn::initialise(*layer, 0.7, 5);
+    fill_zero_weights(*layer);
+    return layer;
+  }
+};
+
+std::vector<SpreadGate> spread_gates() {
+  static const auto variants = topk_variants();
+  std::vector<SpreadGate> all;
+  const auto registry = builtin();
+  for (const auto& entry : registry.routers.entries()) all.push_back({entry.name, entry, entry.defaults()});
+  for (const auto& [name, options] : variants)
+    all.push_back({"topk " + name, topk_entry(), config::AnyOptions(options)});
+  return all;
+}
+
+// Different numbers of tokens on every rank, two documents each; rank 1 of 3 has none.
+int64_t tokens_of(int rank, int ranks) {
+  return ranks == 3 && rank == 1 ? 0 : 5 + 4 * rank;
+}
+
+ForwardContext context_of(int rank, int64_t tokens) {
+  auto context = ForwardContext::plain(tokens, Phase::kTrain);
+  context.random = {.seed = 17, .step = 4};
+  context.step = 4;
+  context.tokens.group_of_unit_U = context.tokens.global_id_U.ge(tokens / 2).to(at::kLong);
+  context.tokens.sequence_of_unit_U = context.tokens.group_of_unit_U;
+  context.tokens.global_id_U = context.tokens.global_id_U.add(1000 * rank);
+  context.tokens.num_sequences = 2;
+  return context;
+}
+
+struct Shard {
+  at::Tensor x = {}, y = {};
+};
+
+// Runs the tokens of one rank and adds the gradients of a random linear function of them.
+Shard run_shard(MoeLayer& layer, int rank, int ranks, c10::ScalarType dtype) {
+  const int64_t tokens = tokens_of(rank, ranks);
+  Shard shard{.x = normal({tokens, kModel}, 31 + static_cast<uint64_t>(rank)).to(dtype).requires_grad_(true)};
+  auto context = context_of(rank, tokens);
+  shard.y = layer.run(shard.x, context);
+  shard.y.mul(normal({tokens, kModel}, 91 + static_cast<uint64_t>(rank)).to(dtype)).sum().backward();
+  return shard;
+}
+
+void near(const at::Tensor& got, const at::Tensor& want, double tolerance, const std::string& what) {
+  const double scale = std::max(want.to(at::kDouble).norm().item<double>(), 1e-3);
+  EXPECT_LE(got.to(at::kDouble).sub(want.to(at::kDouble)).norm().item<double>(), tolerance * scale) << what;
+}
+
+void expect_equal_to_one_rank(const SpreadGate& gate, int ranks, c10::ScalarType dtype, double tolerance) {
+  const auto whole = gate.layer(nullptr, dtype);
+  std::vector<Shard> wanted;
+  for (int rank = 0; rank < ranks; ++rank) wanted.push_back(run_shard(*whole, rank, ranks, dtype));
+  const auto reference = whole->named_parameters();
+
+  comm::run_ranks(ranks, [&](comm::Communicator& c) {
+    const auto layer = gate.layer(borrowed(c), dtype);
+    const auto what = [&](const std::string& part) {
+      return gate.name + ", rank " + std::to_string(c.rank()) + " of " + std::to_string(ranks) + ": " + part;
+    };
+    const Shard got = run_shard(*layer, c.rank(), ranks, dtype);
+    const auto& want = wanted[static_cast<size_t>(c.rank())];
+    near(got.y, want.y, tolerance, what("value"));
+    near(got.x.grad(), want.x.grad(), tolerance, what("x"));
+    for (const auto& p : layer->named_parameters()) {
+      auto gradient = p.value().grad().defined() ? p.value().grad().clone() : at::zeros_like(p.value());
+      auto of_all = reference[p.key()].grad();
+      if (!of_all.defined()) of_all = at::zeros_like(reference[p.key()]);
+      if (p.key().rfind("experts.", 0) == 0) {
+        const int64_t here = kBank / ranks;
+        of_all = of_all.narrow(0, c.rank() * here, here);
+      } else {
+        gradient = gradient.to(at::kDouble);
+        c.all_reduce({gradient.mutable_data_ptr(), gradient.numel(), comm::DataType::kFloat64});
+      }
+      near(gradient, of_all, tolerance, what(p.key()));
+    }
+  });
+}
+
+TEST(ExpertParallel, every_gate_equals_one_rank_in_value_and_gradients) {
+  for (const auto& gate : spread_gates()) {
+    for (const int ranks : {1, 2, 3, 6}) expect_equal_to_one_rank(gate, ranks, at::kDouble, 1e-9);
+  }
+}
+
+TEST(ExpertParallel, fp32_and_bf16_rows_travel_as_they_are) {
+  const SpreadGate topk{"topk", topk_entry(), topk_entry().defaults()};
+  expect_equal_to_one_rank(topk, 3, at::kFloat, 2e-5);
+  expect_equal_to_one_rank(topk, 3, at::kBFloat16, 2e-2);
+}
+
+TEST(ExpertParallel, two_runs_are_bitwise_equal) {
+  const SpreadGate topk{"topk", topk_entry(), topk_entry().defaults()};
+  const auto run = [&] {
+    std::vector<at::Tensor> values(9);
+    comm::run_ranks(3, [&](comm::Communicator& c) {
+      const auto layer = topk.layer(borrowed(c), at::kFloat);
+      const auto shard = run_shard(*layer, c.rank(), 3, at::kFloat);
+      const auto first = static_cast<size_t>(3 * c.rank());
+      values[first] = shard.y.detach();
+      values[first + 1] = shard.x.grad();
+      values[first + 2] = layer->named_parameters()["experts.w13"].grad();
+    });
+    return values;
+  };
+  const auto a = run(), b = run();
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(a[i].equal(b[i])) << i;
+}
+
+// The law above can fail: rows that come back in the order of their arrival at the experts belong to other
+// tokens.
+TEST(ExpertParallel, a_dispatcher_that_forgets_to_reorder_is_caught) {
+  class Forgetful : public Dispatcher {
+   public:
+    explicit Forgetful(std::shared_ptr<comm::Communicator> ranks)
+        : real_(make_all_to_all_dispatcher(std::move(ranks))) {}
+    Dispatched dispatch(const SparsePlan& plan, const at::Tensor& x, const at::Tensor& weights) override {
+      return real_->dispatch(plan, x, weights);
+    }
+    at::Tensor combine(const SparsePlan& plan, const Dispatched& d, const at::Tensor& y) override {
+      auto forgotten = d;
+      forgotten.rows.rows_N = at::arange(y.size(0), at::kInt);
+      return real_->combine(plan, forgotten, y);
+    }
+
+   private:
+    std::unique_ptr<Dispatcher> real_;
+  };
+  const SpreadGate topk{"topk", topk_entry(), topk_entry().defaults()};
+  const auto whole = topk.layer(nullptr, at::kDouble);
+  comm::run_ranks(2, [&](comm::Communicator& c) {
+    const auto layer = topk.layer(borrowed(c), at::kDouble);
+    auto context = context_of(c.rank(), 9);
+    const auto x = normal({9, kModel}, 7);
+    RouterTrace trace{.layer = 3};
+    const auto plan = std::get<SparsePlan>(layer->router().route(x, context.tokens, context, trace).body);
+    const auto weights = plan.weight_N.index_select(0, plan.pair_of_row_A);
+    const auto run = [&](Dispatcher&& dispatcher) {
+      const auto d = dispatcher.dispatch(plan, x, weights);
+      const auto p = layer->named_parameters();
+      return dispatcher.combine(plan, d,
+                                ops::expert_mlp(d.rows, d.weights_A, p["experts.w13"], p["experts.w2"]));
+    };
+    auto context_again = context_of(c.rank(), 9);
+    const auto want = whole->run(x, context_again);
+    near(run(std::move(*make_all_to_all_dispatcher(borrowed(c)))), want, 1e-9, "the dispatcher itself");
+    EXPECT_GT(run(Forgetful(borrowed(c))).sub(want).norm().item<double>(), 0.01);
+  });
+}
+
+TEST(ExpertParallel, experts_that_the_ranks_cannot_share_are_refused) {
+  comm::run_ranks(4, [](comm::Communicator& c) {
+    const SpreadGate topk{"topk", topk_entry(), topk_entry().defaults()};
+    EXPECT_THROW(topk.layer(borrowed(c), at::kDouble), Error);
+  });
+}
+
+}  // namespace
