@@ -3,6 +3,7 @@
 #include "conclave/comm/communicator.h"
 
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>

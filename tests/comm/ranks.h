@@ -2,9 +2,13 @@
 #pragma once
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
-#include <mutex>
-#include <thread>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
 
 #include "conclave/comm/gloo.h"
 #include "conclave/comm/threads.h"
@@ -27,29 +31,47 @@ inline int free_port() {
   return ntohs(address.sin_port);
 }
 
-// run_ranks over real sockets; the ranks are threads here, too. Throws what the first rank threw.
+// run_ranks over real sockets. The ranks are processes: torch records Gloo's operations in a table of the
+// process that several groups at once would damage. Expectations that fail in a rank are told by it and fail
+// here; what the first rank threw is thrown here.
 inline void run_gloo_ranks(int size, const std::function<void(Communicator&)>& body,
                            std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
   setenv("GLOO_SOCKET_IFNAME", "lo", 1);
   const int port = free_port();
-  std::mutex mutex;
-  std::exception_ptr first;
-  std::vector<std::thread> threads;
+  int errors[2];
+  if (pipe(errors) != 0) throw Error("no pipe");
+  std::fflush(nullptr);
+  std::vector<pid_t> ranks;
   for (int rank = 0; rank < size; ++rank) {
-    threads.emplace_back([&, rank] {
-      try {
-        const auto world =
-            connect_gloo({.rank = rank, .size = size, .master_port = port, .timeout = timeout});
-        body(*world);
-        world->barrier();  // rank 0 keeps the store until all are done
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!first) first = std::current_exception();
-      }
-    });
+    const pid_t pid = fork();
+    if (pid < 0) throw Error("fork failed");
+    if (pid > 0) {
+      ranks.push_back(pid);
+      continue;
+    }
+    std::unique_ptr<Communicator> world;  // closed, which the others notice, after the error is told
+    try {
+      world = connect_gloo({.rank = rank, .size = size, .master_port = port, .timeout = timeout});
+      body(*world);
+      world->barrier();  // rank 0 keeps the store until all are done
+    } catch (const std::exception& error) {
+      const std::string line = std::string(error.what()) + "\n";
+      if (write(errors[1], line.data(), line.size()) < 0) std::perror("rank");
+    }
+    std::fflush(nullptr);
+    _exit(::testing::Test::HasFailure() ? 1 : 0);
   }
-  for (auto& thread : threads) thread.join();
-  if (first) std::rethrow_exception(first);
+  close(errors[1]);
+  std::string told;
+  char part[512];
+  for (ssize_t n; (n = read(errors[0], part, sizeof part)) > 0;) told.append(part, static_cast<size_t>(n));
+  close(errors[0]);
+  for (const pid_t pid : ranks) {
+    int status = 0;
+    waitpid(pid, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "a rank failed, status " << status;
+  }
+  if (!told.empty()) throw Error(told.substr(0, told.find('\n')));
 }
 
 using RunRanks = void (*)(int size, const std::function<void(Communicator&)>& body,
