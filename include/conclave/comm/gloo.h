@@ -21,8 +21,9 @@ struct Rendezvous {
   std::chrono::milliseconds timeout = std::chrono::minutes(5);  // to meet, and of every operation
 };
 
-// The world of processes on CPUs, through LibTorch's Gloo. Throws Error (kCommunication) that names address
-// and rank when the ranks do not meet in time.
+// The world of processes on CPUs, through LibTorch's Gloo. One rank a process: torch keeps one record of
+// Gloo's operations for the whole process, without a lock between groups that run at once. Throws Error
+// (kCommunication) that names address and rank when the ranks do not meet in time.
 std::unique_ptr<Communicator> connect_gloo(const Rendezvous& rendezvous);
 
 }  // namespace conclave::comm
