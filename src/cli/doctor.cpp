@@ -3,7 +3,6 @@
 #include "conclave/cli/doctor.h"
 
 #include <dlfcn.h>
-#include <sched.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <cstdio>
@@ -20,6 +19,7 @@
 #include "conclave/core/error.h"
 #include "conclave/core/files.h"
 #include "conclave/data/corpus.h"
+#include "machine.h"
 
 namespace conclave::cli {
 
@@ -31,14 +31,6 @@ std::string output_of(const std::string& command) {
   std::string text;
   for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) text += static_cast<char>(c);
   return pclose(pipe) == 0 ? text : "";
-}
-
-// "" when it cannot be read, as elsewhere than on Linux.
-std::string text_of_file(const char* path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
 }
 
 bool library_loads(const char* name) {
@@ -75,9 +67,8 @@ Finding nccl_finding() {
 
 Finding threads_finding() {
   ThreadFacts facts{.online = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN))};
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  facts.allowed = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : facts.online;
+  const int allowed = allowed_cores();
+  facts.allowed = allowed > 0 ? allowed : facts.online;
   facts.quota = parse_cpu_quota(text_of_file("/sys/fs/cgroup/cpu.max"));
   if (const char* threads = std::getenv("OMP_NUM_THREADS")) facts.omp_num_threads = threads;
   return judge_threads(facts);

@@ -9,6 +9,7 @@
 #include "conclave/cli/doctor.h"
 #include "conclave/cli/run.h"
 #include "conclave/train/json_reader.h"
+#include "machine.h"
 
 namespace conclave::cli {
 
@@ -31,18 +32,6 @@ const char* health_name(Health health) {
 }
 
 // The text behind "KEY :" of the first line that begins so.
-std::string value_of(const std::string& text, const std::string& key) {
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    if (line.rfind(key, 0) != 0) continue;
-    const size_t colon = line.find(':');
-    if (colon == std::string::npos) continue;
-    const size_t begin = line.find_first_not_of(" \t", colon + 1);
-    return begin == std::string::npos ? "" : line.substr(begin);
-  }
-  return "";
-}
-
 std::vector<int> version_numbers(const std::string& version) {
   std::vector<int> numbers;
   for (size_t at = 0; at < version.size();) {
@@ -103,8 +92,7 @@ Finding judge_cpu(const std::string& cpuinfo) {
   std::istringstream words(flags);
   const std::set<std::string> set{std::istream_iterator<std::string>(words), {}};
   const auto has = [&](const char* flag) { return set.count(flag) != 0; };
-  std::string model = value_of(cpuinfo, "model name");
-  if (model.empty()) model = "unknown model";
+  const std::string model = cpu_model(cpuinfo);
   const auto found = [&](Health health, const std::string& features, const std::string& remedy = "") {
     return Finding{"CPU", health, fmt::format("{}; {}", model, features), remedy};
   };

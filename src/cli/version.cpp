@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <sched.h>
 #include <sys/utsname.h>
 #include <cstdlib>
-#include <fstream>
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
@@ -11,26 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
+#include "machine.h"
 
 namespace conclave::cli {
-
-namespace {
-
-std::string cpu_model() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(std::min(line.find(": ") + 2, line.size()));
-  }
-  return "unknown";
-}
-
-int allowed_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
-}
-
-}  // namespace
 
 std::string environment_json() {
   utsname system{};
@@ -40,7 +21,7 @@ std::string environment_json() {
                                  {"compiler", __VERSION__},
                                  {"system", fmt::format("{} {}", system.sysname, system.release)},
                                  {"machine", system.machine},
-                                 {"cpu", cpu_model()},
+                                 {"cpu", cpu_model(text_of_file("/proc/cpuinfo"))},
                                  {"cpu_capability", at::get_cpu_capability()},
                                  {"cores", allowed_cores()},
                                  {"threads", at::get_num_threads()},

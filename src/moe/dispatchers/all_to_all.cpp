@@ -6,6 +6,7 @@
 #include "conclave/core/error.h"
 #include "conclave/moe/dispatcher.h"
 #include "conclave/ops/exchange.h"
+#include "rows_of.h"
 
 namespace conclave::moe {
 
@@ -83,11 +84,7 @@ class AllToAllDispatcher : public Dispatcher {
       out.sent.push_back(counts.between(ranks_->rank(), rank));
       out.received.push_back(counts.between(rank, ranks_->rank()));
     }
-    const auto x_AD = ops::gather_rows({.source_SD = x_UD,
-                                        .row_source_A = unit_of_row(plan),
-                                        .expert_offsets = plan.expert_offsets,
-                                        .source_offsets_S1 = plan.unit_offsets_U1,
-                                        .rows_N = plan.row_of_pair_N});
+    const auto x_AD = ops::gather_rows(rows_of(plan, x_UD));
     out.rows = by_expert(counts, ranks_->rank(), out.received);
     out.rows.source_SD = ops::exchange_rows(x_AD, out.sent, out.received, ranks_);
     out.weights_A =

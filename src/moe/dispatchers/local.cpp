@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/moe/dispatcher.h"
+#include "rows_of.h"
 
 namespace conclave::moe {
 
@@ -8,12 +9,7 @@ namespace {
 class LocalDispatcher : public Dispatcher {
  public:
   Dispatched dispatch(const SparsePlan& plan, const at::Tensor& x_UD, const at::Tensor& weights_A) override {
-    return {.rows = {.source_SD = x_UD,
-                     .row_source_A = unit_of_row(plan),
-                     .expert_offsets = plan.expert_offsets,
-                     .source_offsets_S1 = plan.unit_offsets_U1,
-                     .rows_N = plan.row_of_pair_N},
-            .weights_A = weights_A};
+    return {.rows = rows_of(plan, x_UD), .weights_A = weights_A};
   }
   at::Tensor combine(const SparsePlan& plan, const Dispatched& dispatched, const at::Tensor& y_AD) override {
     return ops::combine_rows(y_AD, dispatched.rows.row_source_A, plan.unit_offsets_U1, plan.row_of_pair_N);
