@@ -16,6 +16,7 @@
 #include "conclave/core/log.h"
 #include "conclave/data/batch_stream.h"
 #include "conclave/model/language_model.h"
+#include "conclave/optim/gradients.h"
 #include "conclave/optim/optimizer.h"
 #include "conclave/train/model_state.h"
 #include "conclave/train/run_config.h"
@@ -63,7 +64,7 @@ class StepBench {
   double step_ms() {
     const auto begin = std::chrono::steady_clock::now();
     forward_backward(batches_[static_cast<size_t>(next_++ % kNumBatches)]);
-    const double norm = optimizer_->gradient_norm();
+    const double norm = optim::Gradients(parameters_).norm();
     const double limit = config_.training.clip_grad.value_or(norm);
     optimizer_->step(config_.optimizer.lr.at(0), norm > limit ? limit / norm : 1.0);
     optimizer_->zero_grad();

@@ -13,6 +13,7 @@ set(train_tests checkpoint_damage checkpoint_full_disk checkpoint_kill checkpoin
     metrics_mutation run_directory safetensors_fuzz safetensors_index safetensors signals tensorboard)
 list(TRANSFORM train_sources PREPEND "${PROJECT_SOURCE_DIR}/src/train/")
 list(TRANSFORM train_sources APPEND ".cpp")
+list(APPEND train_sources "${PROJECT_SOURCE_DIR}/src/comm/agreement.cpp" "${PROJECT_SOURCE_DIR}/src/comm/communicator.cpp")
 list(TRANSFORM train_tests PREPEND "train/")
 list(TRANSFORM train_tests APPEND "_test.cpp")
 conclave_tests(train_files SOURCES ${train_sources} ${train_tests} fuzz/safetensors_law.cpp fuzz/metrics_law.cpp

@@ -16,6 +16,7 @@
 #include "conclave/train/resolve.h"
 #include "conclave/train/signals.h"
 #include "conclave/train/trainer.h"
+#include "ranks.h"
 
 namespace conclave::cli {
 
@@ -29,6 +30,7 @@ struct TrainArguments {
   bool fresh = false;
 };
 
+// What the first rank shows; the others tell what is wrong with them alone.
 train::TrainerHooks terminal_hooks(const std::shared_ptr<StatusLine>& line,
                                    const train::StopSignals& signals) {
   train::TrainerHooks hooks;
@@ -57,56 +59,82 @@ int show_finished(const train::RunDirectory& directory) {
   return kDone;
 }
 
-int train_command(const TrainArguments& arguments, const moe::Registry& registry,
-                  const std::string& command) {
-  config::Node written;
-  auto config =
-      train::read_run_config(arguments.config, arguments.overrides, registry, &written, stderr_log());
-  const auto tokenizer = data::make_tokenizer(config.tokenizer);
-  stderr_log().info(describe_model(config, registry));
-  if (arguments.dry_run) {
-    const auto dataset = data::open_dataset(config.data, tokenizer, stderr_log());
-    config.sequences_per_epoch = train::sequences_per_epoch(dataset);
-    fmt::print("{} is valid: {} steps of {} sequences, {} training sources; nothing was started\n",
-               arguments.config, config.num_steps(), config.training.global_batch_size, dataset.train.size());
-    return kDone;
-  }
-  const auto now = train::dump_run_config(config, registry);
-  const auto differences = [&](const std::string& old_text) {
+int dry_run(const TrainArguments& arguments, train::RunConfig config) {
+  const auto dataset = data::open_dataset(config.data, data::make_tokenizer(config.tokenizer), stderr_log());
+  config.sequences_per_epoch = train::sequences_per_epoch(dataset);
+  fmt::print("{} is valid: {} steps of {} sequences, {} training sources; nothing was started\n",
+             arguments.config, config.num_steps(), config.training.global_batch_size, dataset.train.size());
+  return kDone;
+}
+
+// Differences of a run's configuration to the present one. Where to stop early is no part of what the run is,
+// and neither is how many ranks train it: it continues with other values of these.
+train::ConfigDifferences differences_to(const config::Node& now) {
+  return [&now](const std::string& old_text) {
     auto changed = config::differences(config::parse_yaml("resolved_config.yaml", old_text), now);
-    // Where to stop early is no part of what the run is: it continues without the key, or with a later step.
-    std::erase_if(changed, [](const auto& line) { return line.rfind("training.exit_after:", 0) == 0; });
+    std::erase_if(changed, [](const auto& line) {
+      return line.rfind("training.exit_after:", 0) == 0 || line.rfind("parallelism.", 0) == 0 ||
+             line.rfind("model.moe.dispatcher.type:", 0) == 0;
+    });
     return changed;
   };
+}
+
+int train_command(const TrainArguments& arguments, const moe::Registry& registry,
+                  const std::string& command) {
+  const auto launch = comm::read_launch(std::getenv);
+  const int rank = launch ? launch->rank : 0;
+  const Log log = rank_log(launch);
+  std::optional<int64_t> num_ranks = launch ? launch->world_size : 1;
+  if (arguments.dry_run && !launch) num_ranks.reset();  // as many as the file asks for
+  config::Node written;
+  const auto config =
+      train::read_run_config(arguments.config, arguments.overrides, registry, &written, log, num_ranks);
+  log.info(describe_model(config, registry));
+  if (arguments.dry_run) return rank == 0 ? dry_run(arguments, config) : kDone;
+
+  const auto now = train::dump_run_config(config, registry);
+  const auto ranks = connect_ranks(launch, config.parallelism);
+  refuse_different_configs(*ranks.world, now);
   train::RunRecord record{
       .resolved_config = config::emit_yaml_with_origins(train::dump_run_config(config, registry, &written)),
       .environment_json = environment_json(),
       .command = command};
   for (const auto& override_text : arguments.overrides) record.overrides += override_text + "\n";
-  const train::RunDirectory directory(config.run.folder(), record, differences, arguments.fresh,
-                                      stderr_log());
-  if (!arguments.folder_file.empty()) {
+  const auto directory = train::RunDirectory::of_ranks(*ranks.world, [&] {
+    return train::RunDirectory(config.run.folder(), record, differences_to(now), arguments.fresh, log);
+  });
+  if (rank == 0 && !arguments.folder_file.empty()) {
     write_file_atomically(arguments.folder_file, directory.folder().string() + "\n");
   }
-  if (directory.start() == train::RunStart::kFinished) return show_finished(directory);
+  if (directory.start() == train::RunStart::kFinished) return rank == 0 ? show_finished(directory) : kDone;
 
   const train::StopSignals signals;
   const auto line =
       std::make_shared<StatusLine>(inspect_terminal(STDERR_FILENO), config.logging.interval,
                                    [](std::string_view text) { write_quietly(STDERR_FILENO, text); });
-  auto hooks = terminal_hooks(line, signals);
-  hooks.observer = std::make_shared<analyze::TraceObserver>(analyze::TraceOptions{
-      .run = directory.folder(), .last_step = directory.resume_step().value_or(-1), .log = hooks.log});
-  train::Trainer trainer(config, registry, directory, std::move(hooks));
+  train::TrainerHooks hooks;
+  if (rank == 0) {
+    hooks = terminal_hooks(line, signals);
+    hooks.observer = std::make_shared<analyze::TraceObserver>(analyze::TraceOptions{
+        .run = directory.folder(), .last_step = directory.resume_step().value_or(-1), .log = hooks.log});
+  } else {
+    hooks.log = log;
+    hooks.stop_requested = [&signals] { return signals.requested(); };
+  }
+  train::Trainer trainer(config, registry, directory, std::move(hooks), ranks);
   const auto result = trainer.run();
+  ranks.world->barrier();  // the first rank may keep what the others meet at
   line->finish();
   if (result.stopped_by) {
-    stderr_log().info(fmt::format("stopped by {} after step {}; the same command continues",
-                                  train::signal_name(*result.stopped_by), result.step));
+    log.info(fmt::format("stopped by {} after step {}; the same command continues",
+                         train::signal_name(*result.stopped_by), result.step));
     return 128 + *result.stopped_by;
   }
-  fmt::print("{}: step {}, held-out {}, {}\n", directory.folder().string(), result.step,
-             result_text(result.validation), clock_text(result.seconds));
+  if (rank == 0) {
+    fmt::print("{}: step {}, held-out {}, {}\n", directory.folder().string(), result.step,
+               result_text(result.validation), clock_text(result.seconds));
+  }
   return kDone;
 }
 
@@ -124,7 +152,11 @@ void add_train(CLI::App& app, const moe::Registry& registry, Action& action) {
   sub->footer(
       "Examples:\n  conclave train configs/quickstart.yaml\n"
       "  conclave train configs/quickstart.yaml training.train_iters=50 run.name=short\n"
-      "Exit codes: 0 done, 1 failed, 2 configuration, 3 data or checkpoint, 4 memory, 6 diverged,\n"
+      "On several ranks:\n"
+      "  torchrun --no-python --nproc-per-node 2 conclave train configs/quickstart_ep2.yaml\n"
+      "Exit codes: 0 done, 1 failed, 2 configuration, 3 data or checkpoint, 4 memory, 5 another rank failed "
+      "or\n"
+      "is not reached, 6 diverged,\n"
       "130/143 stopped by SIGINT/SIGTERM after a complete checkpoint.");
   sub->callback([&action, &registry, arguments] {
     action = [arguments, &registry] {

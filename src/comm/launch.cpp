@@ -71,9 +71,9 @@ std::optional<Launch> read(const Reader& reader, const Variables& v) {
   launch.rendezvous.rank = *rank;
   launch.rendezvous.size = *size;
   const auto address = reader.text("MASTER_ADDR");
-  const auto local_size = reader.number(v.local_size, 1);
+  launch.local_size = reader.number(v.local_size, 1);
   CONCLAVE_CHECK(
-      address || *size == 1 || (local_size && *local_size == *size),
+      address || *size == 1 || (launch.local_size && *launch.local_size == *size),
       fmt::format("{} started {} ranks, perhaps on several nodes; export MASTER_ADDR=HOST of rank 0 (and "
                   "MASTER_PORT, default {})",
                   v.launcher, *size, launch.rendezvous.master_port));

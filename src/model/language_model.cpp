@@ -46,7 +46,8 @@ moe::UnitMap unit_map(const data::Batch& batch) {
   return units;
 }
 
-Block::Block(const ModelOptions& o, int64_t layer, const moe::Registry& registry, c10::ScalarType dtype) {
+Block::Block(const ModelOptions& o, int64_t layer, const moe::Registry& registry, c10::ScalarType dtype,
+             std::shared_ptr<comm::Communicator> expert_parallel) {
   attention_norm_ =
       register_module("input_layernorm", std::make_shared<nn::RmsNorm>(o.hidden_size, o.rms_norm_eps, dtype));
   attention_ = register_module(
@@ -78,6 +79,7 @@ Block::Block(const ModelOptions& o, int64_t layer, const moe::Registry& registry
                                .expert_width = o.moe->moe_intermediate_size,
                                .shared = {.width = o.moe->shared_width(), .gate = o.moe->shared_expert_gate},
                                .layer = static_cast<int>(layer),
+                               .expert_parallel = std::move(expert_parallel),
                                .dtype = dtype},
           std::move(router)));
 }
@@ -108,13 +110,15 @@ at::Tensor Block::run(const at::Tensor& x_BSD, const nn::AttentionInput& attenti
 }
 
 LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocab_size, const moe::Registry& registry,
-                             uint64_t seed, c10::ScalarType dtype, std::optional<c10::ScalarType> activations)
+                             uint64_t seed, c10::ScalarType dtype, std::optional<c10::ScalarType> activations,
+                             std::shared_ptr<comm::Communicator> expert_parallel)
     : options_(options), dtype_(dtype), activations_(activations.value_or(dtype)) {
   embedding_ = register_tagged("embed_tokens", at::empty({vocab_size, options.hidden_size}, dtype),
                                {.role = nn::ParamRole::kEmbedding});
   for (int64_t layer = 0; layer < options.num_hidden_layers; ++layer) {
-    blocks_.push_back(register_module(fmt::format("layers_{}", layer),
-                                      std::make_shared<Block>(options, layer, registry, dtype)));
+    blocks_.push_back(
+        register_module(fmt::format("layers_{}", layer),
+                        std::make_shared<Block>(options, layer, registry, dtype, expert_parallel)));
   }
   norm_ = register_module("norm",
                           std::make_shared<nn::RmsNorm>(options.hidden_size, options.rms_norm_eps, dtype));

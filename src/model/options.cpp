@@ -52,11 +52,13 @@ void DispatcherOptions::fields(config::Fields& f) {
      {"local", DispatcherType::kLocal},
      {"all_gather", DispatcherType::kAllGather},
      {"all_to_all", DispatcherType::kAllToAll}},
-    "auto and local: all experts are on this rank.");
+    "local: all experts are on this rank; all_to_all: every token goes to the ranks of its experts, and "
+    "back; "
+    "auto: local with parallelism.expert_parallel_size 1, else all_to_all.");
   f.check([this](config::Check& check) {
-    if (type == DispatcherType::kAllGather || type == DispatcherType::kAllToAll) {
-      check.error("type", "it connects several ranks; this version runs one rank", "write auto");
-    }
+    if (type == DispatcherType::kAllGather)
+      check.error("type", "this version has no dispatcher that gathers all tokens",
+                  "write all_to_all or auto");
   });
 }
 

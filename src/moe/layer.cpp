@@ -14,24 +14,23 @@
 
 namespace conclave::moe {
 
-SwiGluExperts::SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, c10::ScalarType dtype,
-                             int64_t first_expert) {
+SwiGluExperts::SwiGluExperts(const ExpertShare& share, int64_t width, int64_t inner, c10::ScalarType dtype) {
   const auto part = [](const char* name, int64_t begin, int64_t size) {
     return nn::ParamTag::Part{.logical_name = name, .dim = 0, .begin = begin, .size = size};
   };
-  w13 = register_tagged(
-      "w13", at::empty({num_experts, 2 * inner, width}, dtype),
-      {.role = nn::ParamRole::kExpert,
-       .parts = {part("{expert}.gate_proj.weight", 0, inner), part("{expert}.up_proj.weight", inner, inner)},
-       .expert_dim = 0,
-       .first_expert = first_expert,
-       .reduce_group = "expert_data"});
-  w2 = register_tagged("w2", at::empty({num_experts, width, inner}, dtype),
-                       {.role = nn::ParamRole::kExpert,
-                        .parts = {part("{expert}.down_proj.weight", 0, width)},
+  const auto tag = [&](std::vector<nn::ParamTag::Part> parts) {
+    return nn::ParamTag{.role = nn::ParamRole::kExpert,
+                        .parts = std::move(parts),
                         .expert_dim = 0,
-                        .first_expert = first_expert,
-                        .reduce_group = "expert_data"});
+                        .first_expert = share.first,
+                        .num_experts = share.num_experts,
+                        .reduce_group = nn::ReduceGroup::kExpertData};
+  };
+  w13 = register_tagged(
+      "w13", at::empty({share.here, 2 * inner, width}, dtype),
+      tag({part("{expert}.gate_proj.weight", 0, inner), part("{expert}.up_proj.weight", inner, inner)}));
+  w2 = register_tagged("w2", at::empty({share.here, width, inner}, dtype),
+                       tag({part("{expert}.down_proj.weight", 0, width)}));
 }
 at::Tensor SwiGluExperts::run(const ops::Rows& rows, const at::Tensor& weights_A) {
   return ops::expert_mlp(rows, weights_A, w13, w2);
@@ -62,8 +61,9 @@ MoeLayer::MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> route
       fmt::format("MoeLayer: {} ranks cannot share {} experts evenly", ranks, options.num_experts));
   const int64_t here = options.num_experts / ranks;
   experts_ = register_module(
-      "experts",
-      std::make_shared<SwiGluExperts>(here, options.width, options.expert_width, options.dtype, rank * here));
+      "experts", std::make_shared<SwiGluExperts>(
+                     ExpertShare{.first = rank * here, .here = here, .num_experts = options.num_experts},
+                     options.width, options.expert_width, options.dtype));
   if (options.shared.width > 0) {
     shared_experts_ =
         register_module("shared_experts",

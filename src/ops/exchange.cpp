@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "conclave/core/error.h"
+#include "conclave/ops/collectives.h"
 #include "rows.h"
 #include "storage.h"
 
@@ -17,19 +17,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-comm::DataType data_type(c10::ScalarType type) {
-  switch (type) {
-    case c10::ScalarType::Float:
-      return comm::DataType::kFloat32;
-    case c10::ScalarType::Double:
-      return comm::DataType::kFloat64;
-    case c10::ScalarType::BFloat16:
-      return comm::DataType::kBFloat16;
-    default:
-      throw Error(fmt::format("exchange_rows: rows of {}, expected fp32, fp64 or bf16", c10::toString(type)));
-  }
-}
 
 at::Tensor exchange(const at::Tensor& rows, std::vector<int64_t> send, std::vector<int64_t> receive,
                     comm::Communicator& ranks) {

@@ -95,16 +95,6 @@ AdamW::AdamW(std::vector<nn::TaggedParameter> parameters, const OptimizerOptions
   }
 }
 
-double AdamW::gradient_norm() const {
-  double sum = 0.0;
-  for (const auto& p : parameters_) {
-    if (!p.tensor.grad().defined()) continue;
-    const double norm = p.tensor.grad().norm().item<double>();
-    sum += norm * norm;
-  }
-  return std::sqrt(sum);
-}
-
 void AdamW::step(double lr, double grad_scale) {
   const c10::NoGradGuard no_grad;
   ++num_steps_;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "conclave/ops/collectives.h"
+
 namespace conclave::train {
 
 AuxObjective::AuxObjective(const std::vector<config::Plugin>& losses, const moe::Registry& registry) {
@@ -35,6 +37,19 @@ void AuxObjective::count(const std::vector<moe::RouterTrace>& traces) {
       sum = sum.defined() ? sum.add(counts) : counts;
     }
   }
+}
+
+void AuxObjective::sum_counts(comm::Communicator& ranks) {
+  for (auto& term : terms_) {
+    for (auto& [layer, counts] : term.counts) counts = ops::sum_over_ranks(counts, ranks);
+  }
+}
+
+void AuxObjective::sum_values(comm::Communicator& ranks) {
+  std::vector<double> sums;
+  for (const auto& term : terms_) sums.push_back(term.sum);
+  ranks.all_reduce({sums.data(), static_cast<int64_t>(sums.size()), comm::DataType::kFloat64});
+  for (size_t i = 0; i < terms_.size(); ++i) terms_[i].sum = sums[i];
 }
 
 at::Tensor AuxObjective::add_to(at::Tensor objective, const std::vector<moe::RouterTrace>& traces,

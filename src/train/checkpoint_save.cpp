@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include "conclave/comm/agreement.h"
 #include "conclave/core/error.h"
 #include "conclave/core/files.h"
 #include "conclave/train/checkpoint_store.h"
@@ -93,15 +94,23 @@ void exchange_folders(const std::filesystem::path& fresh, const std::filesystem:
   rename_folder(aside, fresh);
 }
 
+// What every rank wrote, in the order of the ranks.
+std::vector<CheckpointFile> gather_files(comm::Communicator& ranks, const std::vector<CheckpointFile>& mine) {
+  if (ranks.size() == 1) return mine;
+  std::vector<CheckpointFile> all;
+  const auto texts = comm::all_gather_texts(ranks, render_manifest({.files = mine}));
+  for (size_t r = 0; r < texts.size(); ++r) {
+    const auto part = parse_manifest(texts[r], fmt::format("the list of files of rank {}", r));
+    all.insert(all.end(), part.files.begin(), part.files.end());
+  }
+  return all;
+}
+
 }  // namespace
 
-void CheckpointStore::write_files(const std::filesystem::path& temporary,
-                                  const CheckpointContents& contents) const {
-  CheckpointManifest manifest{.step = contents.step,
-                              .tokens = contents.tokens,
-                              .config_hash = contents.config_hash,
-                              .attributes = contents.attributes,
-                              .files = {}};
+std::vector<CheckpointFile> CheckpointStore::write_tensors(const std::filesystem::path& temporary,
+                                                           const CheckpointContents& contents) const {
+  std::vector<CheckpointFile> written;
   for (const auto& file : contents.files) {
     const auto out = open_file_(temporary / file.name);
     HashingWriter hashing(*out);
@@ -109,19 +118,29 @@ void CheckpointStore::write_files(const std::filesystem::path& temporary,
     hashing.finish();
     CheckpointFile entry{.name = file.name, .size = size, .checksum = hashing.digest(), .tensors = {}};
     for (const auto& tensor : file.tensors) entry.tensors.emplace(tensor.name, xxh3_64(tensor.bytes));
-    manifest.files.push_back(std::move(entry));
+    written.push_back(std::move(entry));
   }
+  return written;
+}
+
+void CheckpointStore::write_manifest(const std::filesystem::path& temporary,
+                                     const CheckpointContents& contents,
+                                     std::vector<CheckpointFile> files) const {
   const auto write_text = [&](const char* name, const std::string& text) {
     const auto out = open_file_(temporary / name);
     out->write(bytes_of(text));
     out->finish();
   };
   write_text(kStateFile, contents.state);
-  manifest.files.push_back({.name = kStateFile,
-                            .size = contents.state.size(),
-                            .checksum = xxh3_64(bytes_of(contents.state)),
-                            .tensors = {}});
-  write_text(kManifestFile, render_manifest(manifest));
+  files.push_back({.name = kStateFile,
+                   .size = contents.state.size(),
+                   .checksum = xxh3_64(bytes_of(contents.state)),
+                   .tensors = {}});
+  write_text(kManifestFile, render_manifest({.step = contents.step,
+                                             .tokens = contents.tokens,
+                                             .config_hash = contents.config_hash,
+                                             .attributes = contents.attributes,
+                                             .files = std::move(files)}));
 }
 
 void CheckpointStore::publish(const std::filesystem::path& temporary, int64_t step) const {
@@ -143,31 +162,55 @@ void CheckpointStore::publish(const std::filesystem::path& temporary, int64_t st
 }
 
 void CheckpointStore::save(const CheckpointContents& contents) {
-  check_checkpoint_contents(contents);
-  const uint64_t needed = checkpoint_bytes(contents);
+  const auto alone = comm::make_single_communicator();
+  save(contents, *alone);
+}
+
+void CheckpointStore::save(const CheckpointContents& contents, comm::Communicator& ranks) {
+  const bool first = ranks.rank() == 0;
   const std::filesystem::path temporary = step_folder(contents.step).string() + ".tmp";
   std::string free = "an unknown number of bytes is";
-  try {
-    std::filesystem::create_directories(folder_);
-    remove_unfinished();
-    free = free_bytes(folder_);
-    std::filesystem::create_directory(temporary);
-    write_files(temporary, contents);
-    sync_path(temporary);
-    publish(temporary, contents.step);
-  } catch (const std::bad_alloc&) {
+  const auto together = [&](const std::function<void()>& part) { comm::do_together(ranks, part); };
+  together([&] { check_checkpoint_contents(contents); });
+  const uint64_t needed = checkpoint_bytes(contents);
+  std::vector<CheckpointFile> files;
+  const auto clean_up = [&] {
     std::error_code ignored;
-    std::filesystem::remove_all(temporary, ignored);
+    if (first) std::filesystem::remove_all(temporary, ignored);
+  };
+  try {
+    together([&] {
+      if (!first) return;
+      std::filesystem::create_directories(folder_);
+      remove_unfinished();
+      std::filesystem::create_directory(temporary);
+    });
+    together([&] {
+      free = free_bytes(folder_);
+      files = write_tensors(temporary, contents);
+    });
+    files = gather_files(ranks, files);
+    together([&] {
+      if (!first) return;
+      write_manifest(temporary, contents, files);
+      sync_path(temporary);
+      publish(temporary, contents.step);
+    });
+  } catch (const std::bad_alloc&) {
+    clean_up();
     throw;
   } catch (const std::exception& error) {
-    std::error_code ignored;
-    std::filesystem::remove_all(temporary, ignored);
+    clean_up();
+    const auto* told = dynamic_cast<const Error*>(&error);
+    const bool elsewhere = told && told->kind() == Error::Kind::kCommunication;
     throw Error(
         fmt::format("cannot save the checkpoint of step {} in '{}': {}. It needs {} bytes, {} free. "
                     "Older checkpoints are untouched; free space, lower checkpoint.keep_latest_k or choose "
                     "another run.output_dir.",
-                    contents.step, folder_.string(), error.what(), needed, free));
+                    contents.step, folder_.string(), error.what(), needed, free),
+        elsewhere ? Error::Kind::kCommunication : Error::Kind::kFailed);
   }
+  if (!first) return;
   sync_path(folder_);
   link_latest(contents.step);
   retain(contents.step);

@@ -48,8 +48,8 @@ std::string all_names(const std::vector<nn::TaggedParameter>& parameters) {
   std::vector<std::string> names;
   std::set<std::string> seen;
   for (const auto& parameter : parameters) {
-    for (const auto& slice : logical_slices(parameter, parameter.tensor)) {
-      if (seen.insert(without_expert(slice.name)).second) names.push_back(without_expert(slice.name));
+    for (const auto& name : logical_names(parameter)) {
+      if (seen.insert(without_expert(name)).second) names.push_back(without_expert(name));
     }
   }
   return fmt::format("{}", fmt::join(names, "\n  "));
@@ -59,14 +59,14 @@ std::string all_names(const std::vector<nn::TaggedParameter>& parameters) {
 bool is_frozen(const nn::TaggedParameter& parameter, const std::vector<std::string>& globs,
                std::set<std::string>& used) {
   std::string matched, left;
-  for (const auto& slice : logical_slices(parameter, parameter.tensor)) {
+  for (const auto& name : logical_names(parameter)) {
     bool hit = false;
     for (const auto& glob : globs) {
-      if (!matches_glob(glob, slice.name)) continue;
+      if (!matches_glob(glob, name)) continue;
       hit = true;
       used.insert(glob);
     }
-    (hit ? matched : left) = slice.name;
+    (hit ? matched : left) = name;
   }
   if (matched.empty() || left.empty()) return left.empty();
   throw ConfigError(

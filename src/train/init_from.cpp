@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/train/tensor_set.h"
 
 namespace conclave::train {
 
@@ -25,15 +26,21 @@ std::optional<c10::ScalarType> floating_type(const std::string& dtype) {
   return std::nullopt;
 }
 
-SafetensorsFile open_weights(const std::filesystem::path& from) {
+TensorSet one_file(const std::filesystem::path& path) {
+  std::vector<SafetensorsFile> files;
+  files.emplace_back(path);
+  return TensorSet(std::move(files));
+}
+
+TensorSet open_weights(const std::filesystem::path& from) {
   if (!std::filesystem::exists(from)) {
     throw Error(fmt::format("checkpoint.init_from: '{}' does not exist; name a checkpoint folder or a "
                             "safetensors file",
                             from.string()),
                 Error::Kind::kData);
   }
-  if (!std::filesystem::is_directory(from)) return SafetensorsFile(from);
-  if (std::filesystem::exists(from / kManifestFile)) return Checkpoint(from).file("model.safetensors");
+  if (!std::filesystem::is_directory(from)) return one_file(from);
+  if (std::filesystem::exists(from / kManifestFile)) return TensorSet(Checkpoint(from), "model");
   std::string remedy = "name a folder like checkpoints/step-00001000, or a safetensors file";
   const auto folder = std::filesystem::is_directory(from / "checkpoints") ? from / "checkpoints" : from;
   const CheckpointStore store(folder);
@@ -44,12 +51,15 @@ SafetensorsFile open_weights(const std::filesystem::path& from) {
               Error::Kind::kData);
 }
 
-// The tensors of a file laid against the slices of a model.
+// The tensors of a set laid against the slices of a model.
 class WeightMatch {
  public:
-  explicit WeightMatch(const SafetensorsFile& file) : file_(file) {
-    for (const auto& view : file.tensors()) unused_[view.name] = &view;
+  explicit WeightMatch(const TensorSet& set) : set_(set) {
+    for (const auto& name : set.names()) unused_[name] = &set.at(name);
   }
+
+  // An expert of another rank: its shape is that rank's business.
+  void leave(const std::string& name) { unused_.erase(name); }
 
   void want(const NamedSlice& slice, bool required) {
     const auto found = unused_.find(slice.name);
@@ -82,9 +92,8 @@ class WeightMatch {
     for (size_t i = 0; i < std::min(problems_.size(), kNamedMismatches); ++i) text += "\n  " + problems_[i];
     if (problems_.size() > kNamedMismatches)
       text += fmt::format("\n  and {} more", problems_.size() - kNamedMismatches);
-    throw Error(
-        fmt::format("checkpoint.init_from: '{}' does not fit this model:{}", file_.path().string(), text),
-        Error::Kind::kData);
+    throw Error(fmt::format("checkpoint.init_from: '{}' does not fit this model:{}", set_.place(), text),
+                Error::Kind::kData);
   }
 
   // The views may lie at any address, so each goes through a tensor of its own.
@@ -104,7 +113,7 @@ class WeightMatch {
     return fmt::format("{}", fmt::join(tensor.sizes().vec(), ", "));
   }
 
-  const SafetensorsFile& file_;
+  const TensorSet& set_;
   std::map<std::string, const TensorView*> unused_;
   std::vector<std::pair<at::Tensor, const TensorView*>> pairs_;
   std::vector<std::string> problems_, absent_;
@@ -115,18 +124,19 @@ class WeightMatch {
 void load_weights(const std::filesystem::path& from, const std::vector<nn::TaggedParameter>& parameters,
                   const std::vector<NamedSlice>& buffers, const Log& log) {
   const c10::NoGradGuard no_grad;
-  const auto file = open_weights(from);
-  WeightMatch match(file);
+  const auto weights = open_weights(from);
+  WeightMatch match(weights);
   for (const auto& parameter : parameters) {
     for (const auto& slice : logical_slices(parameter, parameter.tensor))
       match.want(slice, /*required=*/true);
+    for (const auto& name : logical_names(parameter)) match.leave(name);
   }
   for (const auto& buffer : buffers) match.want(buffer, /*required=*/false);
   match.refuse_mismatches();
   match.copy();
-  log.info(fmt::format("{} tensors taken from '{}'", match.size(), file.path().string()));
+  log.info(fmt::format("{} tensors taken from '{}'", match.size(), weights.place()));
   for (const auto& name : match.absent())
-    log.info(fmt::format("'{}' holds no '{}'; it starts as in a new model", file.path().string(), name));
+    log.info(fmt::format("'{}' holds no '{}'; it starts as in a new model", weights.place(), name));
 }
 
 }  // namespace conclave::train

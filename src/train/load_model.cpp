@@ -34,11 +34,12 @@ fs::path checkpoint_of_run(const fs::path& run, const std::optional<std::string>
 }  // namespace
 
 std::shared_ptr<model::LanguageModel> make_model(const RunConfig& config, const data::Tokenizer& tokenizer,
-                                                 const moe::Registry& registry) {
+                                                 const moe::Registry& registry,
+                                                 std::shared_ptr<comm::Communicator> expert_parallel) {
   return std::make_shared<model::LanguageModel>(
       config.model, config.model.embedding_rows(tokenizer.vocab_size()), registry,
       static_cast<uint64_t>(config.run.seed), parameter_dtype(config.training.precision),
-      activation_dtype(config.training.precision));
+      activation_dtype(config.training.precision), std::move(expert_parallel));
 }
 
 ModelPlace find_model(const fs::path& where, const std::optional<std::string>& checkpoint,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/train/machine_options.h"
 
+#include <vector>
+
 #include <fmt/format.h>
 
 #include "conclave/config/wrapped.h"
@@ -34,24 +36,39 @@ void ParallelismOptions::fields(config::Fields& f) {
      {"local", Backend::kLocal},
      {"gloo", Backend::kGloo},
      {"nccl", Backend::kNccl}},
-    "How ranks talk; auto and local: there is one.");
+    "How ranks talk: local is one rank, gloo processes on CPUs; auto: what their number asks for.");
   f.check([this](config::Check& check) {
-    constexpr const char* kOneRank = "this version runs one rank";
-    const auto size = [&](const char* key, int64_t value) {
-      if (value > 1) check.error(key, fmt::format("{} ranks are asked for; {}", value, kOneRank), "write 1");
+    const auto whole = [&](const char* key, int64_t value) {
+      if (value > 1)
+        check.error(key, fmt::format("{} ranks are to split a matrix, and this version splits none", value),
+                    "write 1");
     };
-    size("data_parallel_size", data_parallel_size.value_or(1));
-    size("expert_parallel_size", expert_parallel_size);
-    size("tensor_parallel_size", tensor_parallel_size);
-    size("expert_tensor_parallel_size", expert_tensor_parallel_size);
+    whole("tensor_parallel_size", tensor_parallel_size);
+    whole("expert_tensor_parallel_size", expert_tensor_parallel_size);
     if (zero_stage > 0) {
-      check.error("zero_stage",
-                  fmt::format("stage {} shares states out over ranks; {}", zero_stage, kOneRank), "write 0");
+      check.error(
+          "zero_stage",
+          fmt::format("stage {} shares states out over ranks, and this version keeps them whole", zero_stage),
+          "write 0");
     }
-    if (backend == Backend::kGloo || backend == Backend::kNccl) {
-      check.error("backend", fmt::format("it connects several ranks; {}", kOneRank), "write auto");
+    if (backend == Backend::kNccl) {
+      check.error("backend", "it connects GPUs, and this version computes on the CPU", "write auto or gloo");
+    }
+    if (data_parallel_size && *data_parallel_size % expert_parallel_size != 0) {
+      check.error("expert_parallel_size",
+                  fmt::format("{} data-parallel ranks cannot be cut into groups of {} that share the experts",
+                              *data_parallel_size, expert_parallel_size),
+                  fmt::format("use {}", divisors_text(*data_parallel_size)));
     }
   });
+}
+
+std::string divisors_text(int64_t number) {
+  std::vector<int64_t> divisors;
+  for (int64_t d = 1; d <= number; ++d) {
+    if (number % d == 0) divisors.push_back(d);
+  }
+  return fmt::format("{}", fmt::join(divisors, ", "));
 }
 
 }  // namespace conclave::train

@@ -14,7 +14,7 @@ int64_t sequences_per_epoch(const data::Dataset& dataset) {
   return data::BatchStream(dataset, data::StreamOptions{.num_workers = 0}).num_windows();
 }
 
-std::map<std::string, std::string> resolve_automatic(RunConfig& config) {
+std::map<std::string, std::string> resolve_automatic(RunConfig& config, std::optional<int64_t> num_ranks) {
   std::map<std::string, std::string> reasons;
   if (config.device == Device::kAuto) {
     config.device = Device::kCpu;
@@ -26,13 +26,16 @@ std::map<std::string, std::string> resolve_automatic(RunConfig& config) {
     reasons["training.precision"] =
         fast ? "auto: this CPU multiplies bf16 at speed" : "auto: this CPU does not multiply bf16 at speed";
   }
-  if (!config.parallelism.data_parallel_size) {
-    config.parallelism.data_parallel_size = 1;
-    reasons["parallelism.data_parallel_size"] = "auto: one rank";
+  auto& parallelism = config.parallelism;
+  if (!parallelism.data_parallel_size) {
+    parallelism.data_parallel_size = num_ranks.value_or(parallelism.expert_parallel_size);
+    reasons["parallelism.data_parallel_size"] =
+        num_ranks ? "auto: the ranks that were started" : "auto: as many ranks as share the experts";
   }
-  if (config.parallelism.backend == Backend::kAuto) {
-    config.parallelism.backend = Backend::kLocal;
-    reasons["parallelism.backend"] = "auto: one rank";
+  if (parallelism.backend == Backend::kAuto) {
+    const bool one = *parallelism.data_parallel_size == 1;
+    parallelism.backend = one ? Backend::kLocal : Backend::kGloo;
+    reasons["parallelism.backend"] = one ? "auto: one rank" : "auto: several ranks on CPUs";
   }
   if (!config.model.vocab_size) {
     config.model.vocab_size =
@@ -40,8 +43,11 @@ std::map<std::string, std::string> resolve_automatic(RunConfig& config) {
     reasons["model.vocab_size"] = "auto: size of the tokenizer";
   }
   if (config.model.moe && config.model.moe->dispatcher.type == model::DispatcherType::kAuto) {
-    config.model.moe->dispatcher.type = model::DispatcherType::kLocal;
-    reasons["model.moe.dispatcher.type"] = "auto: one rank";
+    const bool local = parallelism.expert_parallel_size == 1;
+    config.model.moe->dispatcher.type =
+        local ? model::DispatcherType::kLocal : model::DispatcherType::kAllToAll;
+    reasons["model.moe.dispatcher.type"] =
+        local ? "auto: every rank has all experts" : "auto: the experts are on several ranks";
   }
   return reasons;
 }

@@ -10,6 +10,8 @@
 #include "conclave/core/error.h"
 #include "conclave/train/resolve.h"
 
+#include "config_checks.h"
+
 namespace conclave::train {
 
 c10::ScalarType parameter_dtype(Precision precision) {
@@ -169,95 +171,11 @@ void complete(config::Plugin& plugin, const std::vector<config::PluginInfo>& tab
   }
 }
 
-const config::Node* find(const config::Node& root, std::initializer_list<const char*> path) {
-  const config::Node* node = &root;
-  for (const char* key : path) {
-    const config::Node* next = node->find(key);
-    if (!next) break;  // the nearest section that was written
-    node = next;
-  }
-  return node;
-}
-
-// Conditions over several sections: a router's promises against the model's objective.
-void check_router(const RunConfig& config, const moe::Registry& registry, const config::Node& root,
-                  config::Problems& problems) {
-  if (!config.model.moe) return;
-  const auto& moe = *config.model.moe;
-  const auto caps = registry.routers.at(moe.router.type).caps(moe.router.options);
-  const auto& origin = find(root, {"model", "moe", "router"})->origin;
-  if (!caps.causal && !moe.allow_noncausal && config.model.objective == model::Objective::kCausalLm) {
-    problems.add(
-        origin,
-        fmt::format(
-            "router '{}' as configured looks at later tokens, but the model is trained to predict them",
-            moe.router.type),
-        "choose a causal router (topk), order capacity by position, train with model.objective: masked_lm, "
-        "or set model.moe.router.allow_noncausal: true");
-  }
-  if (caps.whole_group && !caps.batch_independent && config.data.packing == data::Packing::kConcat &&
-      !moe.allow_cross_document) {
-    problems.add(
-        origin,
-        fmt::format("router '{}' compares all tokens of a micro-batch, and data.packing: concat puts "
-                    "several documents into one row",
-                    moe.router.type),
-        "set data.packing: none, or model.moe.router.allow_cross_document: true, or use soft, whose "
-        "group is one document");
-  }
-  if (moe.balance_update.type != "none" && !caps.selection_bias) {
-    problems.add(find(root, {"model", "moe", "balance_update"})->origin,
-                 fmt::format("balance_update '{}' changes a selection bias, and router '{}' has none",
-                             moe.balance_update.type, moe.router.type),
-                 "use it with topk, or remove it");
-  }
-  if (caps.max_choices > moe.num_experts) {
-    problems.add(find(root, {"model", "moe", "router", "top_k"})->origin,
-                 fmt::format("model.moe.router: each token takes {} experts, but there are {}",
-                             caps.max_choices, moe.num_experts),
-                 fmt::format("use at most {}", moe.num_experts));
-    return;
-  }
-  const auto& entry = registry.routers.at(moe.router.type);
-  const auto refusal = entry.refusal ? entry.refusal(moe.router.options, moe.num_experts) : "";
-  if (!refusal.empty()) {
-    problems.add(origin, "model.moe.router: " + refusal, "change the router or model.moe.num_experts");
-  }
-}
-
-// Auxiliary losses against what the router records, and against each other.
-void check_aux_losses(const model::MoeOptions& moe, const moe::Registry& registry, const config::Node& root,
-                      config::Problems& problems) {
-  auto records = registry.routers.at(moe.router.type).caps(moe.router.options).records;
-  // With a selection bias it is not the noisy logits alone that select.
-  if (moe.balance_update.type != "none") std::erase(records, "threshold");
-  const config::Node* list = find(root, {"model", "moe", "aux_losses"});
-  std::vector<std::string> metrics;
-  for (size_t i = 0; i < moe.aux_losses.size(); ++i) {
-    const auto& loss = moe.aux_losses[i];
-    const auto traits = registry.aux_losses.at(loss.type).traits(loss.options);
-    const auto& origin = i < list->items.size() ? list->items[i].origin : list->origin;
-    for (const auto& record : traits.records) {
-      if (std::find(records.begin(), records.end(), record) != records.end()) continue;
-      problems.add(
-          origin,
-          fmt::format("auxiliary loss '{}' reads '{}' of the router, which '{}' as configured does not "
-                      "record",
-                      loss.type, record, moe.router.type),
-          traits.remedy);
-    }
-    if (std::find(metrics.begin(), metrics.end(), traits.metric) != metrics.end()) {
-      problems.add(origin, fmt::format("auxiliary loss '{}' stands twice with the same scope", loss.type),
-                   "remove one, or give them different scopes");
-    }
-    metrics.push_back(traits.metric);
-  }
-}
-
 }  // namespace
 
 RunConfig read_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
-                          const moe::Registry& registry, config::Node* written, const Log& log) {
+                          const moe::Registry& registry, config::Node* written, const Log& log,
+                          std::optional<int64_t> num_ranks) {
   config::Node root = config::load_config(file, overrides);
   const auto tables = plugin_tables(registry);
   RunConfig config;
@@ -273,12 +191,13 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
     check_aux_losses(*config.model.moe, registry, root, problems);
   }
   check_router(config, registry, root, problems);
+  check_layout(config, num_ranks, root, problems);
   if (config.data.train.empty()) {
-    problems.add(find(root, {"data"})->origin, "data.train is empty",
+    problems.add(nearest_written(root, {"data"})->origin, "data.train is empty",
                  "name a source: data.train: [{corpus: domains4}]");
   }
   problems.throw_if_any();
-  config.resolved = resolve_automatic(config);
+  config.resolved = resolve_automatic(config, num_ranks);
   if (written) *written = root;
   return config;
 }

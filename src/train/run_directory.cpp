@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "conclave/comm/agreement.h"
 #include "conclave/core/error.h"
 #include "conclave/core/files.h"
 #include "conclave/train/checkpoint_store.h"
@@ -106,8 +107,23 @@ void RunDirectory::write_record(const RunRecord& record) const {
   write_file_atomically(folder_ / kConfigFile, record.resolved_config);
 }
 
+RunDirectory RunDirectory::of_ranks(comm::Communicator& ranks, const std::function<RunDirectory()>& open) {
+  const bool first = ranks.rank() == 0;
+  RunDirectory directory;
+  comm::do_together(ranks, [&] {
+    if (first) directory = open();
+  });
+  int64_t found[2] = {static_cast<int64_t>(directory.start_), directory.resume_step_.value_or(-1)};
+  ranks.broadcast({found, 2, comm::DataType::kInt64}, 0);
+  directory.folder_ = comm::broadcast_text(ranks, directory.folder_.string());
+  directory.start_ = static_cast<RunStart>(found[0]);
+  if (found[1] >= 0) directory.resume_step_ = found[1];
+  directory.writes_status_ = first;
+  return directory;
+}
+
 void RunDirectory::write_status(const RunStatus& status) const {
-  write_run_status(folder_, status);
+  if (writes_status_) write_run_status(folder_, status);
 }
 
 }  // namespace conclave::train

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Saving and restoring a run. Random decisions are keyed by step and token id, so there is no generator
 // state; the sampler's state is a few counts.
-#include <limits>
-
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
@@ -12,16 +10,6 @@
 #include "conclave/train/trainer.h"
 
 namespace conclave::train {
-
-// Takes what is left of a step whose forward could not be finished from the stream, so that the next step
-// sees the same samples as if this one had been skipped after its last backward.
-void Trainer::drop_step(StepReport& report, int64_t end_sample, int64_t end_tokens) {
-  while (stream_->state().consumed_samples < end_sample) stream_->next();
-  tokens_ = end_tokens;
-  counts_.clear();
-  aux_.begin_step();
-  report.loss = report.bits_per_byte = std::numeric_limits<double>::quiet_NaN();
-}
 
 // The last save of a run has nothing to go on to: it succeeds or the run fails.
 void Trainer::save(bool last) {
@@ -35,9 +23,10 @@ void Trainer::save(bool last) {
       R"("source_counts": [{}], "data_fingerprint": {}}})",
       optimizer_->num_steps(), skipped_, json_number(seconds), sampler.consumed_samples,
       fmt::join(sampler.counts, ", "), json_quote(sampler.fingerprint));
-  contents.files = checkpoint_files(parameters_, named_buffers(*model_), *optimizer_);
+  contents.files =
+      checkpoint_files(parameters_, named_buffers(*model_), *optimizer_, checkpoint_share(ranks_));
   try {
-    checkpoints_.save(contents);
+    checkpoints_.save(contents, *ranks_.world);
     saved_step_ = step_;
   } catch (const Error& error) {
     if (last || config_.checkpoint.on_save_error == OnSaveError::kStop) throw;
@@ -51,8 +40,9 @@ void Trainer::save(bool last) {
 // A convenience: that it cannot be written stops nothing.
 void Trainer::report_running() const {
   RunStatus status{.state = RunState::kRunning, .step = step_};
-  const double done = progress() - progress_at(started_step_, seconds_before_);
-  if (done > 0) status.eta_seconds = (hooks_.clock() - started_) / done * (1.0 - progress());
+  const double progress = progress_at(step_, elapsed_seconds());
+  const double done = progress - progress_at(started_step_, seconds_before_);
+  if (done > 0) status.eta_seconds = (hooks_.clock() - started_) / done * (1.0 - progress);
   try {
     directory_.write_status(status);
   } catch (const Error& error) {

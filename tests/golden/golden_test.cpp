@@ -44,8 +44,8 @@ Curve train(const std::string& name) {
   const auto ended = cli_tests::run_program(
       {"train", kRoot / "configs" / (name + ".yaml"), "run.output_dir=" + run, "training.precision=fp64",
        fmt::format("training.train_iters={}", kSteps), "training.train_tokens=null",
-       "training.max_minutes=null", "training.global_batch_size=3", "training.micro_batch_size=3",
-       "data.seq_length=37",
+       "training.max_minutes=null", "parallelism.expert_parallel_size=1", "training.global_batch_size=3",
+       "training.micro_batch_size=3", "data.seq_length=37",
        fmt::format("data.train=[{{path: '{}', label_field: label}}]", (kFolder / "text.jsonl").string()),
        "data.valid={fraction: 0.06}", "evaluation.interval=null", "checkpoint.interval=null",
        "logging.interval=1", "logging.metrics=[jsonl]"},

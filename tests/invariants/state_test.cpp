@@ -14,6 +14,7 @@
 #include <c10/core/GradMode.h>
 
 #include "conclave/core/files.h"
+#include "conclave/optim/gradients.h"
 #include "conclave/train/checkpoint_store.h"
 #include "conclave/train/evaluate.h"
 #include "conclave/train/metrics.h"
@@ -142,7 +143,7 @@ void use_the_whole_library() {
   for (int step = 0; step < 2; ++step) {
     moe::ForwardContext context;
     tiny.model->loss(stream.next(), context).sum.backward();
-    optimizer.step(1e-3, 1.0 / (1.0 + optimizer.gradient_norm()));
+    optimizer.step(1e-3, 1.0 / (1.0 + optim::Gradients(tiny.parameters).norm()));
     optimizer.zero_grad();
   }
   train::evaluate(*tiny.model, {tiny.dataset, {.micro_batch_size = 3}}, 1, 2);

@@ -93,11 +93,11 @@ TEST_F(RunConfigKeys, the_whole_tree_loads_and_every_auto_is_a_value_with_its_re
   EXPECT_EQ(config.run.folder(), "runs/quickstart");
   const auto dump = dump_run_config(config, registry_, &written);
   const auto text = config::emit_yaml_with_origins(dump);
-  for (const char* line :
-       {"device: cpu  # auto: the only device of this version\n",
-        "  vocab_size: 257  # auto: size of the tokenizer\n", "      type: local  # auto: one rank\n",
-        "  data_parallel_size: 1  # auto: one rank\n", "  backend: local  # auto: one rank\n",
-        "  on_save_error: continue  # "}) {
+  for (const char* line : {"device: cpu  # auto: the only device of this version\n",
+                           "  vocab_size: 257  # auto: size of the tokenizer\n",
+                           "      type: local  # auto: every rank has all experts\n",
+                           "  data_parallel_size: 1  # auto: as many ranks as share the experts\n",
+                           "  backend: local  # auto: one rank\n", "  on_save_error: continue  # "}) {
     EXPECT_TRUE(has(text, line)) << line << "\n" << text;
   }
   write("frozen.yaml", text);
@@ -153,22 +153,55 @@ TEST_F(RunConfigKeys, sizes_that_do_not_fit_each_other_are_told_in_the_users_ter
   EXPECT_TRUE(has(rates, "a.yaml:2:24: error: lr_scheduler.min_lr: 0.01 is above optimizer.lr")) << rates;
 }
 
-TEST_F(RunConfigKeys, what_needs_several_ranks_or_a_gpu_is_refused_by_name) {
+TEST_F(RunConfigKeys, what_this_version_cannot_run_on_is_refused_by_name) {
   const auto one = [&](const std::string& override_text) { return mistakes({override_text}); };
   EXPECT_TRUE(has(one("device=cuda"), "device: this version computes on the CPU only"));
   EXPECT_TRUE(has(one("device=gpu"), "choices: auto, cpu, cuda"));
-  for (const char* key : {"data_parallel_size", "expert_parallel_size", "tensor_parallel_size",
-                          "expert_tensor_parallel_size"}) {
+  for (const char* key : {"tensor_parallel_size", "expert_tensor_parallel_size"}) {
     const auto message = one(fmt::format("parallelism.{}=4", key));
-    EXPECT_TRUE(
-        has(message, fmt::format("parallelism.{}: 4 ranks are asked for; this version runs one rank", key)))
-        << message;
+    EXPECT_TRUE(has(message, fmt::format("parallelism.{}: 4 ranks are to split a matrix", key))) << message;
     EXPECT_EQ(one(fmt::format("parallelism.{}=1", key)), "");
   }
-  EXPECT_TRUE(has(one("parallelism.zero_stage=1"), "this version runs one rank"));
-  EXPECT_TRUE(has(one("parallelism.backend=nccl"), "this version runs one rank"));
-  EXPECT_TRUE(has(one("model.moe.dispatcher.type=all_to_all"), "this version runs one rank"));
+  EXPECT_TRUE(has(one("parallelism.zero_stage=1"), "this version keeps them whole"));
+  EXPECT_TRUE(has(one("parallelism.backend=nccl"), "this version computes on the CPU"));
+  EXPECT_TRUE(has(one("model.moe.dispatcher.type=all_gather"), "write all_to_all or auto"));
   EXPECT_EQ(one("model.moe.dispatcher={type: local}"), "");
+  EXPECT_EQ(one("model.moe.dispatcher={type: all_to_all}"), "");
+}
+
+TEST_F(RunConfigKeys, a_layout_that_cannot_be_is_refused_with_the_nearest_that_can) {
+  const auto layout = [&](std::vector<std::string> overrides, std::optional<int64_t> started = {}) {
+    overrides.insert(overrides.begin(), {"model.moe.num_experts=6", "training.global_batch_size=12"});
+    return failure(
+        [&] { read_run_config(folder_ / "small.yaml", overrides, registry_, nullptr, {}, started); });
+  };
+  EXPECT_EQ(layout({"parallelism.expert_parallel_size=2"}), "")
+      << "without a launch the file stands for itself";
+  EXPECT_EQ(layout({"parallelism.expert_parallel_size=2"}, 4), "");
+  const auto alone = layout({"parallelism.expert_parallel_size=2"}, 1);
+  EXPECT_TRUE(has(alone, "parallelism.expert_parallel_size: 2 ranks are to share the experts, started: 1"))
+      << alone;
+  EXPECT_TRUE(has(alone, "torchrun --no-python --nproc-per-node 2")) << alone;
+  EXPECT_TRUE(
+      has(layout({"parallelism.expert_parallel_size=3"}, 4), "write 1, 2, 4, or start a multiple of 3"));
+  EXPECT_TRUE(has(layout({"parallelism.data_parallel_size=2"}, 4),
+                  "parallelism.data_parallel_size: 2 ranks are asked for, started: 4"));
+  const auto experts = layout({"parallelism.expert_parallel_size=4"}, 4);
+  EXPECT_TRUE(has(experts, "4 ranks cannot share 6 experts evenly")) << experts;
+  EXPECT_TRUE(has(experts, "use 1, 2, 3, 6")) << experts;
+  EXPECT_TRUE(has(layout({"parallelism={data_parallel_size: 3, expert_parallel_size: 2}"}),
+                  "3 data-parallel ranks cannot be cut into groups of 2 that share the experts"));
+  const auto batch = layout({"training.micro_batch_size=3"}, 3);
+  EXPECT_TRUE(
+      has(batch, "training.global_batch_size: 12 is not divisible by 3 ranks with a micro_batch_size of 3"))
+      << batch;
+  EXPECT_TRUE(has(batch, "use 9 or 18")) << batch;
+  EXPECT_TRUE(
+      has(layout({"parallelism.backend=local"}, 2), "parallelism.backend: local is one rank, there are 2"));
+  EXPECT_TRUE(has(layout({"parallelism.expert_parallel_size=2", "model.moe.dispatcher={type: local}"}, 2),
+                  "the experts are on 2 ranks, and local reaches those of one"));
+  EXPECT_TRUE(
+      has(layout({"parallelism.expert_parallel_size=2", "model.moe=null"}, 2), "the model has no experts"));
 }
 
 TEST_F(RunConfigKeys, a_gate_that_compares_documents_is_refused_with_concat_unless_allowed) {

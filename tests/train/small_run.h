@@ -73,10 +73,13 @@ logging: {interval: 1, metrics: [jsonl]}
     }
   }
 
-  TrainingResult train(const RunConfig& config, TrainerHooks hooks = {}) {
-    const RunDirectory directory(
+  static RunDirectory open(const RunConfig& config) {
+    return RunDirectory(
         config.run.folder(), {.resolved_config = "a: 1\n", .environment_json = "{}\n"},
         [](const std::string&) { return std::vector<std::string>{}; }, false);
+  }
+  TrainingResult train(const RunConfig& config, TrainerHooks hooks = {}) {
+    const RunDirectory directory = open(config);
     hooks.log = Log([this](LogLevel, const std::string& message) { log_ += message + "\n"; });
     Trainer trainer(config, registry_, directory, hooks);
     running_ = &trainer;

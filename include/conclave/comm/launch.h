@@ -14,6 +14,7 @@ struct Launch {
   int rank = 0;
   int world_size = 1;
   int local_rank = 0;
+  std::optional<int> local_size = {};  // ranks on this node; null: the launcher does not tell
   Rendezvous rendezvous = {};
 };
 

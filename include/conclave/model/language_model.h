@@ -17,7 +17,8 @@ namespace conclave::model {
 // Pre-norm block: x + attention(norm(x)), then x + feed-forward(norm(x)), dense or MoE.
 class Block : public nn::Module {
  public:
-  Block(const ModelOptions& options, int64_t layer, const moe::Registry& registry, c10::ScalarType dtype);
+  Block(const ModelOptions& options, int64_t layer, const moe::Registry& registry, c10::ScalarType dtype,
+        std::shared_ptr<comm::Communicator> expert_parallel = {});
   at::Tensor run(const at::Tensor& x_BSD, const nn::AttentionInput& attention, moe::ForwardContext& context,
                  nn::KvCache* cache = nullptr);
   moe::MoeLayer* moe() { return moe_.get(); }  // null in a dense block
@@ -40,9 +41,11 @@ class LanguageModel : public nn::Module {
  public:
   // `dtype` of the parameters: fp32, or fp64 for proofs. `activations`: the residual stream; bf16 beside fp32
   // parameters, by default the same type. Router, softmax, statistics of norms and losses are fp32 in either
-  // case.
+  // case. `expert_parallel`: ranks that share the experts of every MoE layer, and run the model together;
+  // null: all experts are here.
   LanguageModel(const ModelOptions& options, int64_t vocab_size, const moe::Registry& registry, uint64_t seed,
-                c10::ScalarType dtype, std::optional<c10::ScalarType> activations = {});
+                c10::ScalarType dtype, std::optional<c10::ScalarType> activations = {},
+                std::shared_ptr<comm::Communicator> expert_parallel = {});
 
   // Sum of losses in nats over the batch's targets, and the per-token losses. Fills
   // `context.tokens` and appends one trace per MoE layer.

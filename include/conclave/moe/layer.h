@@ -9,12 +9,17 @@
 
 namespace conclave::moe {
 
-// A bank of E SwiGLU experts, stacked: w13 [E, 2F, D] (gate beside up), w2 [E, D, F]. first_expert: global id
-// of its first one.
+// Which experts of a layer this rank holds.
+struct ExpertShare {
+  int64_t first = 0;        // global id
+  int64_t here = 1;         // how many, from `first` on
+  int64_t num_experts = 1;  // on all ranks
+};
+
+// A bank of E = `here` SwiGLU experts, stacked: w13 [E, 2F, D] (gate beside up), w2 [E, D, F].
 class SwiGluExperts : public nn::Module {
  public:
-  SwiGluExperts(int64_t num_experts, int64_t width, int64_t inner, c10::ScalarType dtype,
-                int64_t first_expert = 0);
+  SwiGluExperts(const ExpertShare& share, int64_t width, int64_t inner, c10::ScalarType dtype);
   at::Tensor run(const ops::Rows& rows, const at::Tensor& weights_A);  // [A, D], weighted
   at::Tensor w13, w2;
 };

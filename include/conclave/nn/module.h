@@ -14,6 +14,9 @@ namespace conclave::nn {
 // What a parameter is for: decides weight decay, learning-rate multiplier and initialisation, never its name.
 enum class ParamRole { kEmbedding, kMatrix, kNorm, kBias, kRouter, kExpert, kHead };
 
+// Ranks over which the gradients of a parameter are summed: all that hold it (comm::RankGroups).
+enum class ReduceGroup { kData, kExpertData };
+
 // What optimizer, clipper, checkpoint and planner need to know of a parameter; they read nothing else.
 struct ParamTag {
   // A slice of the tensor with a logical name of its own: grouped GEMM wants gate beside up and experts
@@ -29,9 +32,10 @@ struct ParamTag {
   std::vector<Part> parts = {};             // empty: the whole tensor under the parameter's own name
   std::optional<int64_t> expert_dim = {};   // dimension that counts experts
   int64_t first_expert = 0;                 // global id of index 0 of that dimension
+  std::optional<int64_t> num_experts = {};  // on all ranks together; null: those of that dimension
   std::optional<int64_t> shard_dim = {};    // dimension that tensor parallelism splits
   std::optional<double> init_uniform = {};  // initial values U(-x, x) instead of the rule of the role
-  std::string reduce_group = "data";        // gradients are summed over this group of ranks
+  ReduceGroup reduce_group = ReduceGroup::kData;
 };
 
 // Thin base: an ordinary torch::nn::Module whose parameters carry tags. Nothing else is added, so our modules

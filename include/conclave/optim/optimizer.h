@@ -58,8 +58,6 @@ class AdamW {
  public:
   AdamW(std::vector<nn::TaggedParameter> parameters, const OptimizerOptions& options);
 
-  // Global norm of all gradients; a parameter without a gradient counts as zero.
-  double gradient_norm() const;
   // One update with every gradient multiplied by grad_scale (clipping).
   void step(double lr, double grad_scale);
   void zero_grad();

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "conclave/comm/communicator.h"
 #include "conclave/moe/registry.h"
 #include "conclave/train/metrics.h"
 
@@ -22,9 +23,13 @@ class AuxObjective {
   bool needs_exact_global_counts() const;
   // Adds the traces of one micro-batch of the counting pass.
   void count(const std::vector<moe::RouterTrace>& traces);
+  // Makes the counts of this rank those of all; after the last `count`. Called by all ranks.
+  void sum_counts(comm::Communicator& ranks);
   // `objective` plus weight * share of every loss and layer of one micro-batch.
   at::Tensor add_to(at::Tensor objective, const std::vector<moe::RouterTrace>& traces,
                     const moe::StepTotals& totals, int64_t step);
+  // Makes the values of this rank those of all; after the last `add_to`. Called by all ranks.
+  void sum_values(comm::Communicator& ranks);
   // The step's values before the weight, means over MoE layers; names are unique per (type, scope).
   std::vector<Metric> metrics() const;
 

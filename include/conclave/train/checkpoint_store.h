@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "conclave/comm/communicator.h"
 #include "conclave/core/log.h"
 #include "conclave/train/checkpoint.h"
 #include "conclave/train/file_writer.h"
@@ -36,7 +37,8 @@ struct Retention {
   std::optional<int64_t> keep_every = std::nullopt;     // multiples of it are kept for ever
 };
 
-// The checkpoints of one run. One process writes (the run folder's lock sees to that); any number may read.
+// The checkpoints of one run. The ranks of one run write (the run folder's lock sees to that); any number may
+// read.
 class CheckpointStore {
  public:
   CheckpointStore(std::filesystem::path folder, Retention retention = {}, Log log = {},
@@ -47,6 +49,10 @@ class CheckpointStore {
   // Throws Error (kFailed) that names the bytes needed and free; nothing of the new checkpoint stays behind
   // and older ones are untouched. Saving a step that is there already replaces it.
   void save(const CheckpointContents& contents);
+  // The same by several ranks, which see one file system: each gives its own `files`, maybe none; all else is
+  // rank 0's, and so is the manifest. Called by all; when it fails on one, it throws on all, and no rank's
+  // files stay behind.
+  void save(const CheckpointContents& contents, comm::Communicator& ranks);
 
   // Folders with a valid manifest, as ascending steps; `ignored` says which other entries were passed over
   // and why.
@@ -61,7 +67,10 @@ class CheckpointStore {
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
-  void write_files(const std::filesystem::path& temporary, const CheckpointContents& contents) const;
+  std::vector<CheckpointFile> write_tensors(const std::filesystem::path& temporary,
+                                            const CheckpointContents& contents) const;
+  void write_manifest(const std::filesystem::path& temporary, const CheckpointContents& contents,
+                      std::vector<CheckpointFile> files) const;
   void publish(const std::filesystem::path& temporary, int64_t step) const;
   void remove_unfinished() const;
   void retain(int64_t saved_step) const;

@@ -12,9 +12,11 @@
 
 namespace conclave::train {
 
-// A freshly initialised model as the configuration wants it.
+// A freshly initialised model as the configuration wants it. `expert_parallel`: ranks that share its experts
+// and run it together; null: all are here, whatever the configuration says of ranks.
 std::shared_ptr<model::LanguageModel> make_model(const RunConfig& config, const data::Tokenizer& tokenizer,
-                                                 const moe::Registry& registry);
+                                                 const moe::Registry& registry,
+                                                 std::shared_ptr<comm::Communicator> expert_parallel = {});
 
 // Where weights and their configuration are.
 struct ModelPlace {

@@ -2,11 +2,12 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "conclave/config/fields.h"
 
-// What a run computes on. This version runs one rank on the CPU; everything else is refused by name, so that
-// a file written for a larger machine never trains something else in silence.
+// What a run computes on. This version runs ranks on CPUs that share batch and experts; everything else is
+// refused by name, so that a file written for another machine never trains something else in silence.
 namespace conclave::train {
 
 enum class Device { kAuto, kCpu, kCuda };
@@ -22,6 +23,9 @@ struct ParallelismOptions {
   Backend backend = Backend::kAuto;
   void fields(config::Fields& f);
 };
+
+// "1, 2, 4, 8" for 8: what may be chosen where a size has to divide it.
+std::string divisors_text(int64_t number);
 
 // Declares `device` at the top of the tree.
 void declare_device(config::Fields& f, Device& device);

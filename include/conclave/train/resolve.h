@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "conclave/config/node.h"
@@ -19,8 +20,9 @@ struct RunConfig;
 int64_t sequences_per_epoch(const data::Dataset& dataset);
 
 // Decides every `auto` of the tree, before anything is frozen or started, and returns the reason of each by
-// key ("model.vocab_size" -> "auto: size of the tokenizer").
-std::map<std::string, std::string> resolve_automatic(RunConfig& config);
+// key ("model.vocab_size" -> "auto: size of the tokenizer"). `num_ranks`: as in read_run_config.
+std::map<std::string, std::string> resolve_automatic(RunConfig& config,
+                                                     std::optional<int64_t> num_ranks = {});
 
 // Makes the reasons the origins of those values in a dumped tree.
 void mark_resolved(config::Node& dump, const std::map<std::string, std::string>& reasons);

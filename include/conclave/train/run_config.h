@@ -114,10 +114,11 @@ config::Tables plugin_tables(const moe::Registry& registry);
 
 // Reads and checks a file with overrides; throws ConfigError with every problem. `written`, if given,
 // receives the tree as the user wrote it, for the origins in resolved_config.yaml. Every `auto` is decided in
-// the result. `log` hears of the aliases that were read.
+// the result. `log` hears of the aliases that were read. `num_ranks`: how many were started, for
+// `parallelism`; null where none are, and it stands for itself.
 RunConfig read_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
-                          const moe::Registry& registry, config::Node* written = nullptr,
-                          const Log& log = {});
+                          const moe::Registry& registry, config::Node* written = nullptr, const Log& log = {},
+                          std::optional<int64_t> num_ranks = {});
 
 // The whole configuration as a tree, defaults included.
 config::Node dump_run_config(RunConfig config, const moe::Registry& registry,

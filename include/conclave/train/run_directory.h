@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "conclave/comm/communicator.h"
 #include "conclave/core/log.h"
 #include "conclave/train/run_lock.h"
 #include "conclave/train/run_status.h"
@@ -42,6 +43,10 @@ class RunDirectory {
   RunDirectory(const std::filesystem::path& folder, const RunRecord& record,
                const ConfigDifferences& differences, bool move_aside, const Log& log = {});
 
+  // The folder for all ranks of a run: rank 0 calls `open`, and the others, which see the same file system,
+  // learn what it found; they write no status. When `open` throws, all throw. Called by all ranks.
+  static RunDirectory of_ranks(comm::Communicator& ranks, const std::function<RunDirectory()>& open);
+
   RunStart start() const { return start_; }
   std::optional<int64_t> resume_step() const {
     return resume_step_;
@@ -52,6 +57,7 @@ class RunDirectory {
   void write_status(const RunStatus& status) const;
 
  private:
+  RunDirectory() = default;
   void decide(const ConfigDifferences& differences, const Log& log);
   void refuse_foreign_folder() const;
   void write_record(const RunRecord& record) const;
@@ -60,6 +66,7 @@ class RunDirectory {
   RunLock lock_;
   RunStart start_ = RunStart::kFresh;
   std::optional<int64_t> resume_step_;
+  bool writes_status_ = true;
 };
 
 }  // namespace conclave::train

@@ -5,8 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "conclave/comm/groups.h"
 #include "conclave/data/batch_stream.h"
 #include "conclave/moe/stats.h"
+#include "conclave/optim/gradients.h"
 #include "conclave/train/aux_objective.h"
 #include "conclave/train/checkpoint_store.h"
 #include "conclave/train/evaluate.h"
@@ -54,12 +56,14 @@ struct TrainingResult {
   double seconds = 0;
 };
 
-// One run: model, data stream, optimizer and everything that a checkpoint holds. Names no technique.
+// One run: model, data stream, optimizer and everything that a checkpoint holds. Names no technique. Every
+// rank has one, and they do the same at the same time; the first one writes metrics and status.
 class Trainer {
  public:
   // Opens data and builds the model; continues from the newest checkpoint of `directory` if there is one.
+  // `ranks`: as config.parallelism asks for; their number changes nothing but time and memory.
   Trainer(const RunConfig& config, const moe::Registry& registry, const RunDirectory& directory,
-          TrainerHooks hooks);
+          TrainerHooks hooks, comm::RankGroups ranks = comm::single_rank());
 
   // Trains to the end of the run, or until a signal or exit_after; always leaves a complete checkpoint. What
   // throws on the way stands in STATUS.json too.
@@ -69,24 +73,32 @@ class Trainer {
   const data::Dataset& dataset() const { return dataset_; }
 
  private:
+  struct StepSums {
+    double nats = 0;
+    int64_t bytes = 0;
+  };
   TrainingResult run_to_end();
+  void agree();
   StepReport train_step();
-  void backward_micro_batches(StepReport& report);
+  void backward_step(StepReport& report);
+  StepSums backward_micro_batches(const std::vector<data::Batch>& batches, const moe::StepTotals& totals);
+  bool unless_diverged(const std::function<void()>& part);
+  void sum_over_ranks(StepSums& sums);
   void counting_pass(const std::vector<data::Batch>& batches);
   moe::ForwardContext training_context() const;
   void emit(const StepReport& report, double step_seconds);
   EvaluationResult evaluate_and_emit(bool whole);
-  void drop_step(StepReport& report, int64_t end_sample, int64_t end_tokens);
   void save(bool last = false);
   void report_running() const;
   void report_end(const TrainingResult& result) const;
   void report_failure(const std::string& reason) const;
   void restore(int64_t step);
-  double progress() const { return progress_at(step_, elapsed_seconds()); }
+  double progress() const { return progress_at(step_, agreed_seconds_); }
   double progress_at(int64_t step, double seconds) const;
   double elapsed_seconds() const;
 
   RunConfig config_;
+  comm::RankGroups ranks_;
   moe::Registry registry_;
   const RunDirectory& directory_;
   TrainerHooks hooks_;
@@ -94,6 +106,7 @@ class Trainer {
   std::shared_ptr<model::LanguageModel> model_;
   std::vector<nn::TaggedParameter> parameters_;
   std::unique_ptr<optim::AdamW> optimizer_;
+  std::unique_ptr<optim::Gradients> gradients_;
   AuxObjective aux_;
   std::unique_ptr<moe::BalanceUpdater> balance_;  // null: none
   std::unique_ptr<data::BatchStream> stream_;
@@ -109,6 +122,8 @@ class Trainer {
   double seconds_before_ = 0;  // training time of earlier starts of this run
   double started_ = 0;
   int64_t started_step_ = 0;                // of this start
+  double agreed_seconds_ = 0;               // training time, the same on all ranks
+  std::optional<int> stopped_by_ = {};      // a signal that some rank received
   std::vector<moe::RoutingCounts> counts_;  // of the present step, per MoE layer
 };
 

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ranks.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include "commands.h"
+#include "conclave/comm/agreement.h"
+#include "conclave/comm/gloo.h"
+#include "conclave/config/load.h"
+#include "conclave/config/parse.h"
+#include "conclave/core/error.h"
+
+namespace conclave::cli {
+
+Log rank_log(const std::optional<comm::Launch>& launch) {
+  if (!launch || launch->rank == 0) return stderr_log();
+  return Log([rank = launch->rank](LogLevel level, const std::string& message) {
+    const std::string text = fmt::format("rank {}: {}", rank, message);
+    if (level == LogLevel::kWarning) stderr_log().warn(text);
+    if (level == LogLevel::kError) stderr_log().error(text);
+  });
+}
+
+comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch,
+                               const train::ParallelismOptions& parallelism) {
+  if (!launch) return comm::single_rank();
+  if (!std::getenv("OMP_NUM_THREADS") && launch->local_size)
+    at::set_num_threads(std::max(1, at::get_num_threads() / *launch->local_size));
+  return comm::make_groups(comm::connect_gloo(launch->rendezvous),
+                           {.expert = static_cast<int>(parallelism.expert_parallel_size)});
+}
+
+void refuse_different_configs(comm::Communicator& world, const config::Node& config) {
+  const auto first = comm::broadcast_text(world, config::emit_yaml(config));
+  comm::do_together(world, [&] {
+    const auto changed = config::differences(config::parse_yaml("rank 0", first), config);
+    if (changed.empty()) return;
+    throw ConfigError(
+        fmt::format("rank {} read another configuration than rank 0; start all with the same:\n  {}",
+                    world.rank(), fmt::join(changed, "\n  ")));
+  });
+}
+
+}  // namespace conclave::cli

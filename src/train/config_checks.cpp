@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "config_checks.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace conclave::train {
+
+const config::Node* nearest_written(const config::Node& root, std::initializer_list<const char*> path) {
+  const config::Node* node = &root;
+  for (const char* key : path) {
+    const config::Node* next = node->find(key);
+    if (!next) break;  // the nearest section that was written
+    node = next;
+  }
+  return node;
+}
+
+void check_router(const RunConfig& config, const moe::Registry& registry, const config::Node& root,
+                  config::Problems& problems) {
+  if (!config.model.moe) return;
+  const auto& moe = *config.model.moe;
+  const auto caps = registry.routers.at(moe.router.type).caps(moe.router.options);
+  const auto& origin = nearest_written(root, {"model", "moe", "router"})->origin;
+  if (!caps.causal && !moe.allow_noncausal && config.model.objective == model::Objective::kCausalLm) {
+    problems.add(
+        origin,
+        fmt::format(
+            "router '{}' as configured looks at later tokens, but the model is trained to predict them",
+            moe.router.type),
+        "choose a causal router (topk), order capacity by position, train with model.objective: masked_lm, "
+        "or set model.moe.router.allow_noncausal: true");
+  }
+  if (caps.whole_group && !caps.batch_independent && config.data.packing == data::Packing::kConcat &&
+      !moe.allow_cross_document) {
+    problems.add(
+        origin,
+        fmt::format("router '{}' compares all tokens of a micro-batch, and data.packing: concat puts "
+                    "several documents into one row",
+                    moe.router.type),
+        "set data.packing: none, or model.moe.router.allow_cross_document: true, or use soft, whose "
+        "group is one document");
+  }
+  if (moe.balance_update.type != "none" && !caps.selection_bias) {
+    problems.add(nearest_written(root, {"model", "moe", "balance_update"})->origin,
+                 fmt::format("balance_update '{}' changes a selection bias, and router '{}' has none",
+                             moe.balance_update.type, moe.router.type),
+                 "use it with topk, or remove it");
+  }
+  if (caps.max_choices > moe.num_experts) {
+    problems.add(nearest_written(root, {"model", "moe", "router", "top_k"})->origin,
+                 fmt::format("model.moe.router: each token takes {} experts, but there are {}",
+                             caps.max_choices, moe.num_experts),
+                 fmt::format("use at most {}", moe.num_experts));
+    return;
+  }
+  const auto& entry = registry.routers.at(moe.router.type);
+  const auto refusal = entry.refusal ? entry.refusal(moe.router.options, moe.num_experts) : "";
+  if (!refusal.empty()) {
+    problems.add(origin, "model.moe.router: " + refusal, "change the router or model.moe.num_experts");
+  }
+}
+
+void check_aux_losses(const model::MoeOptions& moe, const moe::Registry& registry, const config::Node& root,
+                      config::Problems& problems) {
+  auto records = registry.routers.at(moe.router.type).caps(moe.router.options).records;
+  // With a selection bias it is not the noisy logits alone that select.
+  if (moe.balance_update.type != "none") std::erase(records, "threshold");
+  const config::Node* list = nearest_written(root, {"model", "moe", "aux_losses"});
+  std::vector<std::string> metrics;
+  for (size_t i = 0; i < moe.aux_losses.size(); ++i) {
+    const auto& loss = moe.aux_losses[i];
+    const auto traits = registry.aux_losses.at(loss.type).traits(loss.options);
+    const auto& origin = i < list->items.size() ? list->items[i].origin : list->origin;
+    for (const auto& record : traits.records) {
+      if (std::find(records.begin(), records.end(), record) != records.end()) continue;
+      problems.add(
+          origin,
+          fmt::format("auxiliary loss '{}' reads '{}' of the router, which '{}' as configured does not "
+                      "record",
+                      loss.type, record, moe.router.type),
+          traits.remedy);
+    }
+    if (std::find(metrics.begin(), metrics.end(), traits.metric) != metrics.end()) {
+      problems.add(origin, fmt::format("auxiliary loss '{}' stands twice with the same scope", loss.type),
+                   "remove one, or give them different scopes");
+    }
+    metrics.push_back(traits.metric);
+  }
+}
+
+namespace {
+
+// "12 or 16": the multiples of `unit` next to `value`.
+std::string nearest_multiples(int64_t value, int64_t unit) {
+  const int64_t below = value / unit * unit;
+  return below > 0 ? fmt::format("{} or {}", below, below + unit) : fmt::format("{}", unit);
+}
+
+// What was started against what the file asks for.
+void check_started(const ParallelismOptions& parallelism, int64_t num_ranks, const config::Node& root,
+                   config::Problems& problems) {
+  const int64_t experts = parallelism.expert_parallel_size;
+  if (parallelism.data_parallel_size && *parallelism.data_parallel_size != num_ranks) {
+    problems.add(
+        nearest_written(root, {"parallelism", "data_parallel_size"})->origin,
+        fmt::format("parallelism.data_parallel_size: {} ranks are asked for, started: {}",
+                    *parallelism.data_parallel_size, num_ranks),
+        fmt::format(
+            "write {} or auto, or start {} (torchrun --no-python --nproc-per-node {} conclave train ...)",
+            num_ranks, *parallelism.data_parallel_size, *parallelism.data_parallel_size));
+  } else if (num_ranks % experts != 0) {
+    problems.add(
+        nearest_written(root, {"parallelism", "expert_parallel_size"})->origin,
+        fmt::format("parallelism.expert_parallel_size: {} ranks are to share the experts, started: {}",
+                    experts, num_ranks),
+        fmt::format("write {}, or start a multiple of {} (torchrun --no-python --nproc-per-node {} conclave "
+                    "train ...)",
+                    divisors_text(num_ranks), experts, experts));
+  }
+}
+
+void check_experts(const RunConfig& config, const config::Node& root, config::Problems& problems) {
+  const int64_t ranks = config.parallelism.expert_parallel_size;
+  if (ranks == 1) return;
+  const auto& origin = nearest_written(root, {"parallelism", "expert_parallel_size"})->origin;
+  if (!config.model.moe) {
+    problems.add(origin, "parallelism.expert_parallel_size: the model has no experts to share", "write 1");
+    return;
+  }
+  const auto& moe = *config.model.moe;
+  if (moe.num_experts % ranks != 0) {
+    problems.add(origin,
+                 fmt::format("parallelism.expert_parallel_size: {} ranks cannot share {} experts evenly",
+                             ranks, moe.num_experts),
+                 fmt::format("use {}", divisors_text(moe.num_experts)));
+  }
+  if (moe.dispatcher.type == model::DispatcherType::kLocal) {
+    problems.add(
+        nearest_written(root, {"model", "moe", "dispatcher", "type"})->origin,
+        fmt::format("model.moe.dispatcher.type: the experts are on {} ranks, and local reaches those of one",
+                    ranks),
+        "write all_to_all or auto");
+  }
+}
+
+}  // namespace
+
+void check_layout(const RunConfig& config, std::optional<int64_t> num_ranks, const config::Node& root,
+                  config::Problems& problems) {
+  const auto& parallelism = config.parallelism;
+  const auto& training = config.training;
+  check_experts(config, root, problems);
+  if (num_ranks) check_started(parallelism, *num_ranks, root, problems);
+  const int64_t ranks =
+      num_ranks.value_or(parallelism.data_parallel_size.value_or(parallelism.expert_parallel_size));
+  if (parallelism.backend == Backend::kLocal && ranks > 1) {
+    problems.add(nearest_written(root, {"parallelism", "backend"})->origin,
+                 fmt::format("parallelism.backend: local is one rank, there are {}", ranks),
+                 "write auto or gloo");
+  }
+  if (training.global_batch_size % (training.micro_batch_size * ranks) != 0) {
+    problems.add(
+        nearest_written(root, {"training", "global_batch_size"})->origin,
+        fmt::format(
+            "training.global_batch_size: {} is not divisible by {} ranks with a micro_batch_size of {}",
+            training.global_batch_size, ranks, training.micro_batch_size),
+        fmt::format("use {}",
+                    nearest_multiples(training.global_batch_size, training.micro_batch_size * ranks)));
+  }
+}
+
+}  // namespace conclave::train

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// One optimizer step over all ranks. Every term that a rank hands to backward is its additive share of the
+// step's objective: the sums behind its divisors (targets, tokens, micro-batches, counts) are those of all
+// ranks and all micro-batches before the first backward, and every reduction afterwards is a sum.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include "conclave/core/error.h"
+#include "conclave/model/objective.h"
+#include "conclave/train/trainer.h"
+
+namespace conclave::train {
+
+StepReport Trainer::train_step() {
+  const double begin = hooks_.clock();
+  StepReport report{.num_steps = config_.num_steps()};
+  // The rate of a step is that of its end, so that the first step of a warm-up already moves and the last one
+  // of a run bounded by time ends the schedule; it will take as long as the steps before it did on average.
+  const double step_seconds =
+      step_ > started_step_ ? (agreed_seconds_ - seconds_before_) / static_cast<double>(step_ - started_step_)
+                            : 0.0;
+  report.lr = config_.lr_scheduler.at(
+      optim::RunPosition{.progress = progress_at(step_ + 1, agreed_seconds_ + step_seconds),
+                         .step = step_ + 1,
+                         .num_steps = report.num_steps},
+      config_.optimizer.lr.at(step_));
+  backward_step(report);
+  gradients_->sum_over_ranks();
+  report.gradient_norm = gradients_->norm();
+  if (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)) {
+    const double limit = config_.training.clip_grad.value_or(report.gradient_norm);
+    optimizer_->step(report.lr, report.gradient_norm > limit ? limit / report.gradient_norm : 1.0);
+    if (balance_) {
+      const auto routers = model_->routers();
+      for (size_t layer = 0; layer < routers.size(); ++layer) {
+        balance_->apply(routers[layer]->selection_bias(), counts_.at(layer), step_);
+      }
+    }
+  } else if (config_.training.on_nonfinite == OnNonfinite::kSkip) {
+    report.skipped = true;
+    ++skipped_;
+    hooks_.log.warn(fmt::format("step {}: loss or gradient is not finite; the step is skipped", step_ + 1));
+  } else {
+    throw Error(fmt::format("step {}: the loss is {} and the gradient norm {}; lower optimizer.lr, or set "
+                            "training.on_nonfinite: skip. The last checkpoint is step {}",
+                            step_ + 1, report.loss, report.gradient_norm, saved_step_),
+                Error::Kind::kDiverged);
+  }
+  optimizer_->zero_grad();
+  ++step_;
+  const double seconds = hooks_.clock() - begin;
+  report.step = step_;
+  report.progress = progress_at(step_, elapsed_seconds());
+  report.seconds_left =
+      report.progress > 0 ? elapsed_seconds() * (1.0 - report.progress) / report.progress : 0;
+  emit(report, seconds);
+  return report;
+}
+
+moe::ForwardContext Trainer::training_context() const {
+  moe::ForwardContext context;
+  context.step = step_;
+  context.random = {.seed = static_cast<uint64_t>(config_.run.seed), .step = static_cast<uint64_t>(step_)};
+  return context;
+}
+
+// Forward passes that only count, by the call that trains, so that whatever it does to the tokens is counted.
+// Every random decision is keyed by seed, step and token, so nothing is drawn or changed twice.
+void Trainer::counting_pass(const std::vector<data::Batch>& batches) {
+  const c10::NoGradGuard no_grad;
+  for (const auto& batch : batches) {
+    auto context = training_context();
+    model_->loss(batch, context);
+    aux_.count(context.traces);
+  }
+}
+
+// Forward and backward of this rank's micro-batches; what they add up to, on this rank.
+Trainer::StepSums Trainer::backward_micro_batches(const std::vector<data::Batch>& batches,
+                                                  const moe::StepTotals& totals) {
+  StepSums sums;
+  for (const auto& batch : batches) {
+    auto context = training_context();
+    const auto loss = model_->loss(batch, context);
+    auto objective = loss.sum.div(static_cast<double>(std::max<int64_t>(totals.num_targets, 1)));
+    counts_.resize(context.traces.size());
+    for (size_t layer = 0; layer < context.traces.size(); ++layer) {
+      counts_[layer].add(context.traces[layer].plan);
+    }
+    objective = aux_.add_to(objective, context.traces, totals, step_);
+    objective.backward();
+    sums.nats += loss.sum.item<double>();
+    sums.bytes += batch.num_target_bytes;
+  }
+  return sums;
+}
+
+// Whether every rank finished `part`: a router may refuse a value before the loss shows it. Only that is
+// caught, and only where the step may be skipped and no rank waits inside the model for another.
+bool Trainer::unless_diverged(const std::function<void()>& part) {
+  int32_t diverged = 0;
+  try {
+    part();
+  } catch (const Error& error) {
+    if (error.kind() != Error::Kind::kDiverged || config_.training.on_nonfinite == OnNonfinite::kError) throw;
+    if (ranks_.expert->size() > 1) {
+      throw Error(
+          fmt::format("{}. The other ranks wait for this one's tokens, so the step cannot be skipped; the "
+                      "last checkpoint is step {}",
+                      error.what(), saved_step_),
+          Error::Kind::kDiverged);
+    }
+    diverged = 1;
+  }
+  ranks_.world->all_reduce({&diverged, 1, comm::DataType::kInt32}, comm::Reduction::kMax);
+  return diverged == 0;
+}
+
+// Makes losses and counts of this rank those of all.
+void Trainer::sum_over_ranks(StepSums& sums) {
+  auto& world = *ranks_.world;
+  aux_.sum_values(world);
+  world.all_reduce({&sums.nats, 1, comm::DataType::kFloat64});
+  std::vector<int64_t> numbers = {sums.bytes};
+  for (const auto& c : counts_) {
+    numbers.insert(numbers.end(), c.requested.begin(), c.requested.end());
+    numbers.insert(numbers.end(), c.kept.begin(), c.kept.end());
+  }
+  world.all_reduce({numbers.data(), static_cast<int64_t>(numbers.size()), comm::DataType::kInt64});
+  auto next = numbers.begin();
+  sums.bytes = *next++;
+  for (auto& c : counts_) {
+    for (auto* part : {&c.requested, &c.kept}) {
+      std::copy_n(next, part->size(), part->begin());
+      next += static_cast<int64_t>(part->size());
+    }
+  }
+}
+
+void Trainer::backward_step(StepReport& report) {
+  const double begin = hooks_.clock();
+  auto& world = *ranks_.world;
+  const int64_t num_micro_batches = config_.training.global_batch_size / config_.training.micro_batch_size;
+  const auto samples = stream_->totals(config_.training.global_batch_size);
+  // The whole step's batches first: how many tokens are hidden is known only when they are.
+  std::vector<data::Batch> batches;
+  int64_t num_targets = 0;
+  for (int64_t i = 0; i < num_micro_batches / world.size(); ++i) {
+    batches.push_back(stream_->next());
+    model::set_targets(batches.back(), config_.model, *dataset_.tokenizer, training_context().random);
+    num_targets += batches.back().num_targets;
+  }
+  world.all_reduce({&num_targets, 1, comm::DataType::kInt64});
+  const moe::StepTotals totals{.num_tokens = samples.num_tokens,
+                               .num_targets = num_targets,
+                               .num_micro_batches = num_micro_batches,
+                               .num_sequences = samples.num_sequences};
+  tokens_ += totals.num_tokens;
+  counts_.clear();
+  aux_.begin_step();
+  report.objective = config_.model.objective;
+  StepSums sums;
+  bool whole = true;
+  if (aux_.needs_exact_global_counts()) {
+    whole = unless_diverged([&] { counting_pass(batches); });
+    if (whole) aux_.sum_counts(world);
+  }
+  whole = whole && unless_diverged([&] { sums = backward_micro_batches(batches, totals); });
+  if (!whole) {
+    counts_.clear();
+    aux_.begin_step();
+    report.loss = report.bits_per_byte = std::numeric_limits<double>::quiet_NaN();
+    return;
+  }
+  sum_over_ranks(sums);
+  report.loss = sums.nats / static_cast<double>(std::max<int64_t>(totals.num_targets, 1));
+  report.bits_per_byte = sums.bytes > 0 && model::codes_text(report.objective)
+                             ? sums.nats / std::numbers::ln2 / static_cast<double>(sums.bytes)
+                             : 0.0;
+  report.tokens_per_second = static_cast<double>(totals.num_tokens) / (hooks_.clock() - begin);
+  if (peak_tokens_per_second_) report.mfu = report.tokens_per_second / *peak_tokens_per_second_;
+  for (const auto& c : counts_) {
+    report.load_max_over_mean += moe::load_max_over_mean(c.requested) / static_cast<double>(counts_.size());
+  }
+}
+
+}  // namespace conclave::train

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// A run on several ranks is the run of one.
+#include <array>
+#include <csignal>
+#include <span>
+
+#include <c10/core/GradMode.h>
+
+#include "train/ranks_run.h"
+
+namespace conclave::train {
+namespace {
+
+class Ranks : public RanksRun {
+ protected:
+  void expect_as_one_rank(const std::vector<Layout>& layouts, const std::vector<std::string>& overrides) {
+    train_on({}, "one", overrides);
+    for (const auto& layout : layouts) {
+      SCOPED_TRACE(fmt::format("{} ranks, experts over {}", layout.ranks, layout.expert_parallel));
+      const auto run = fmt::format("n{}e{}", layout.ranks, layout.expert_parallel);
+      train_on(layout, run, overrides);
+      expect_same_training("one", run, 5);
+    }
+  }
+};
+
+TEST_F(Ranks, train_as_one_rank_in_every_layout) {
+  expect_as_one_rank({{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}, {8, 2}, {8, 8}}, {});
+}
+
+TEST_F(Ranks, counts_of_the_global_batch_are_those_of_all_ranks) {
+  expect_as_one_rank({{2, 1}, {4, 2}},
+                     {"model.moe.aux_losses=[{type: load_balancing, weight: 0.05, scope: global_batch}, "
+                      "{type: load_balancing, weight: 0.05, scope: micro_batch}]"});
+}
+
+TEST_F(Ranks, recompute_moves_the_tokens_again) {
+  expect_as_one_rank({{2, 2}, {4, 2}}, {"training.recompute=full"});
+}
+
+TEST_F(Ranks, drop_tokens_over_capacity_alike) {
+  expect_as_one_rank({{2, 2}, {4, 2}}, {"model.moe.router={type: topk, top_k: 2, capacity: {factor: 0.75, "
+                                        "order: prob}, allow_noncausal: true}"});
+}
+
+TEST_F(Ranks, slots_and_hidden_tokens_are_shared_out) {
+  expect_as_one_rank({{2, 2}, {4, 2}},
+                     {"model.objective=masked_lm", "model.moe.balance_update={type: none}",
+                      "model.moe.router={type: soft, allow_noncausal: true}", "model.moe.aux_losses=[]"});
+}
+
+TEST_F(Ranks, an_interrupted_run_goes_on_in_any_layout) {
+  train_on({}, "one");
+  for (const Layout& next : {Layout{1, 1}, Layout{2, 2}, Layout{8, 4}, Layout{4, 1}}) {
+    SCOPED_TRACE(fmt::format("{} ranks, experts over {}", next.ranks, next.expert_parallel));
+    const auto run = fmt::format("n{}e{}", next.ranks, next.expert_parallel);
+    train_on({4, 2}, read_for({4, 2}, run, {"training.exit_after=2"}));
+    EXPECT_TRUE(std::filesystem::exists(checkpoint(run, 2) / "model-00002-of-00002.safetensors"));
+    train_on(next, run);
+    expect_same_training("one", run, 5);
+  }
+}
+
+TEST_F(Ranks, repeat_themselves_bit_for_bit) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    const std::string name = precision;
+    for (const char* run : {"a", "b"}) train_on({4, 2}, name + run, {"training.precision=" + name});
+    EXPECT_EQ(metrics(name + "a"), metrics(name + "b"));
+    for (const char* file : {"model-00001-of-00002.safetensors", "optimizer-00002-of-00002.safetensors"})
+      EXPECT_EQ(bytes(checkpoint(name + "a", 5) / file), bytes(checkpoint(name + "b", 5) / file)) << file;
+  }
+}
+
+TEST_F(Ranks, a_signal_to_one_stops_all_after_the_same_step) {
+  const auto config = read_for({4, 2}, "run");
+  std::array<int64_t, 4> steps = {};
+  const auto result = train_on({4, 2}, config, [&](int rank) {
+    TrainerHooks hooks;
+    hooks.on_step = [&steps, rank](const StepReport& report) {
+      steps[static_cast<size_t>(rank)] = report.step;
+    };
+    hooks.stop_requested = [&steps, rank] {
+      return rank == 2 && steps[2] == 3 ? std::optional(SIGTERM) : std::nullopt;
+    };
+    return hooks;
+  });
+  EXPECT_EQ(result.stopped_by, SIGTERM);
+  EXPECT_EQ(steps, (std::array<int64_t, 4>{3, 3, 3, 3}));
+  EXPECT_EQ(store("run").latest(), 3);
+}
+
+TEST_F(Ranks, the_clock_that_is_furthest_ends_a_run_bounded_by_time) {
+  const auto config = read_for({2, 2}, "run", {"training.train_iters=1000", "training.max_minutes=1"});
+  std::array<int64_t, 2> steps = {};
+  train_on({2, 2}, config, [&](int rank) {
+    TrainerHooks hooks;
+    hooks.on_step = [&steps, rank](const StepReport& report) {
+      steps[static_cast<size_t>(rank)] = report.step;
+    };
+    hooks.clock = [&steps, rank] {
+      return static_cast<double>(steps[static_cast<size_t>(rank)] * (rank ? 10 : 7));
+    };
+    return hooks;
+  });
+  EXPECT_EQ(steps, (std::array<int64_t, 2>{6, 6}));
+}
+
+TEST_F(Ranks, a_checkpoint_that_cannot_be_written_costs_all_the_same) {
+  const auto config = read_for({4, 2}, "run", {"checkpoint.interval=2"});
+  std::array<std::string, 4> logs;
+  train_on({4, 2}, config, [&](int rank) {
+    TrainerHooks hooks;
+    hooks.log =
+        Log([&logs, rank](LogLevel, const std::string& text) { logs[static_cast<size_t>(rank)] += text; });
+    hooks.on_step = [this, rank](const StepReport& report) {
+      if (rank == 0 && report.step == 2) std::ofstream(folder_ / "run/checkpoints") << "no folder";
+      if (rank == 0 && report.step == 3) std::filesystem::remove(folder_ / "run/checkpoints");
+    };
+    return hooks;
+  });
+  for (const auto& log : logs) {
+    EXPECT_TRUE(has(log, "step 2: the checkpoint was not saved, training goes on")) << log;
+  }
+  EXPECT_EQ(store("run").list(), (std::vector<int64_t>{4, 5}));
+}
+
+TEST_F(Ranks, what_one_cannot_write_of_a_checkpoint_none_keeps) {
+  comm::run_ranks(3, [&](comm::Communicator& world) {
+    const bool broken = world.rank() == 1;
+    CheckpointStore store(folder_ / "store", {}, {}, [&](const std::filesystem::path& path) {
+      if (broken && path.filename() == "part-1.safetensors") throw Error("the disk of rank 1 is full");
+      return create_disk_file(path);
+    });
+    const int value = world.rank();
+    const CheckpointContents contents{
+        .step = 7,
+        .files = {{.name = fmt::format("part-{}.safetensors", world.rank()),
+                   .tensors = {{.name = fmt::format("t{}", world.rank()),
+                                .dtype = "I32",
+                                .shape = {},
+                                .bytes = std::as_bytes(std::span(&value, 1))}}}}};
+    const auto message = failure([&] { store.save(contents, world); });
+    EXPECT_TRUE(has(message, "the disk of rank 1 is full")) << message;
+    EXPECT_EQ(has(message, "rank 1 of 3 failed"), !broken) << message;
+    world.barrier();
+    EXPECT_TRUE(store.list().empty());
+    EXPECT_FALSE(std::filesystem::exists(store.step_folder(7).string() + ".tmp"));
+    world.barrier();
+    CheckpointStore whole(folder_ / "store");
+    whole.save(contents, world);
+    world.barrier();
+    EXPECT_EQ(whole.open(7).manifest().files.size(), 4u);
+    whole.open(7).verify();
+  });
+}
+
+// Poisons a weight of rank 1 for the step after the third, so that its router alone refuses the values.
+TEST_F(Ranks, a_value_that_one_router_refuses_is_skipped_by_all_or_ends_the_run) {
+  const auto weight = [this](int rank) {
+    return trainers_[static_cast<size_t>(rank)]
+        ->model()
+        .named_parameters()["layers_0.input_layernorm.weight"];
+  };
+  const auto poison = [&](int rank) {
+    TrainerHooks hooks;
+    hooks.on_step = [&weight, rank](const StepReport& report) {
+      const c10::NoGradGuard no_grad;
+      if (rank == 1 && report.step == 3) weight(1)[0] = NAN;
+      if (rank == 1 && report.step == 4) weight(1).copy_(weight(0));
+      EXPECT_EQ(report.skipped, report.step == 4);
+    };
+    return hooks;
+  };
+  const std::vector<std::string> skip = {"training.on_nonfinite=skip"};
+  EXPECT_EQ(train_on({2, 1}, read_for({2, 1}, "data", skip), poison).step, 5);
+  EXPECT_EQ(metrics("data").at("train/skipped_steps"), (std::vector<double>{0, 0, 0, 1, 1}));
+  const auto message = failure([&] { train_on({2, 2}, read_for({2, 2}, "expert", skip), poison); });
+  EXPECT_TRUE(has(message, "The other ranks wait for this one's tokens, so the step cannot be skipped"))
+      << message;
+}
+
+TEST_F(Ranks, what_fails_on_one_is_told_by_all) {
+  const auto config = read_for({4, 2}, "run");
+  const auto message = failure([&] {
+    train_on({4, 2}, config, [&](int rank) {
+      TrainerHooks hooks;
+      hooks.on_step = [rank](const StepReport& report) {
+        if (rank == 3 && report.step == 2) throw Error("rank 3 has had enough");
+      };
+      return hooks;
+    });
+  });
+  EXPECT_EQ(message, "rank 3 has had enough");
+}
+
+}  // namespace
+}  // namespace conclave::train
