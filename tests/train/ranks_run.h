@@ -29,18 +29,22 @@ class RanksRun : public SmallRun {
     return read(run, overrides);
   }
 
+  // One rank of a run; called on all of `world`.
+  TrainingResult train_rank(comm::Communicator& world, const Layout& layout, const RunConfig& config,
+                            TrainerHooks hooks = {}) {
+    const auto ranks = comm::make_groups(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}),
+                                         {.expert = layout.expert_parallel});
+    const auto directory = RunDirectory::of_ranks(world, [&] { return open(config); });
+    Trainer trainer(config, registry_, directory, std::move(hooks), ranks);
+    trainers_.at(static_cast<size_t>(world.rank())) = &trainer;
+    return trainer.run();
+  }
   // `hooks_of` gives the hooks of a rank.
   TrainingResult train_on(const Layout& layout, const RunConfig& config,
                           const std::function<TrainerHooks(int rank)>& hooks_of = {}) {
     TrainingResult result;
     comm::run_ranks(layout.ranks, [&](comm::Communicator& world) {
-      const auto ranks = comm::make_groups(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}),
-                                           {.expert = layout.expert_parallel});
-      const auto directory = RunDirectory::of_ranks(world, [&] { return open(config); });
-      Trainer trainer(config, registry_, directory, hooks_of ? hooks_of(world.rank()) : TrainerHooks{},
-                      ranks);
-      trainers_.at(static_cast<size_t>(world.rank())) = &trainer;
-      const auto mine = trainer.run();
+      const auto mine = train_rank(world, layout, config, hooks_of ? hooks_of(world.rank()) : TrainerHooks{});
       if (world.rank() == 0) result = mine;
     });
     return result;
@@ -50,21 +54,24 @@ class RanksRun : public SmallRun {
     return train_on(layout, read_for(layout, run, std::move(overrides)));
   }
 
-  // Every metric of `run` and every tensor of the checkpoint agree to 1e-9 of their values.
-  void expect_same_training(const std::string& run, const std::string& other, int64_t step) {
+  // Every metric of `run` and every tensor of the checkpoint agree to `tolerance` of their values.
+  void expect_same_training(const std::string& run, const std::string& other, int64_t step,
+                            double tolerance = 1e-9) {
     const auto a = metrics(run), b = metrics(other);
     for (const auto& [name, values] : a) {
       ASSERT_TRUE(b.count(name)) << name;
       ASSERT_EQ(values.size(), b.at(name).size()) << name;
       for (size_t i = 0; i < values.size(); ++i)
-        EXPECT_NEAR(b.at(name)[i], values[i], 1e-9 * std::max(1e-3, std::abs(values[i]))) << name << " " << i;
+        EXPECT_NEAR(b.at(name)[i], values[i], tolerance * std::max(1e-3, std::abs(values[i])))
+            << name << " " << i;
     }
     for (const char* kind : {"model", "optimizer"}) {
       const TensorSet x(store(run).open(step), kind), y(store(other).open(step), kind);
       ASSERT_EQ(x.names(), y.names());
       for (const auto& name : x.names()) {
         const auto u = values_of(x.at(name)), v = values_of(y.at(name));
-        EXPECT_LE((u - v).norm().item<double>(), 1e-9 * std::max(1e-12, u.norm().item<double>())) << name;
+        EXPECT_LE((u - v).norm().item<double>(), tolerance * std::max(1e-12, u.norm().item<double>()))
+            << name;
       }
     }
   }
