@@ -15,6 +15,7 @@ namespace conclave::cli {
 using Action = std::function<int()>;
 
 void add_train(CLI::App& app, const moe::Registry& registry, Action& action);
+void add_launch(CLI::App& app, Action& action);
 void add_generate(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_eval(CLI::App& app, const moe::Registry& registry, Action& action);
 void add_config(CLI::App& app, const moe::Registry& registry, Action& action);

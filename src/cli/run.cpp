@@ -3,17 +3,21 @@
 
 #include <unistd.h>
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <new>
 #include <string_view>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "commands.h"
 #include "conclave/cli/status_line.h"
 #include "conclave/cli/streams.h"
 #include "conclave/config/problems.h"
 #include "conclave/core/error.h"
+#include "conclave/core/files.h"
 
 namespace conclave::cli {
 
@@ -44,7 +48,25 @@ int exit_code(Error::Kind kind) {
   return kFailed;
 }
 
+// Tells the launcher why, in the form that torchrun reads.
+void write_error_file(const std::string& message) {
+  const char* file = std::getenv("TORCHELASTIC_ERROR_FILE");
+  if (!file || !*file) return;
+  const auto seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch());
+  const nlohmann::json json = {
+      {"message",
+       {{"message", message},
+        {"extraInfo", {{"py_callstack", ""}, {"timestamp", std::to_string(seconds.count())}}}}}};
+  try {
+    write_file_atomically(file, json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  } catch (const std::exception& error) {
+    write_quietly(STDERR_FILENO, fmt::format("warning: {}\n", error.what()));
+  }
+}
+
 int fail(int code, const std::string& message) {
+  write_error_file(message);
   write_quietly(STDERR_FILENO, fmt::format("conclave: {}\n", message));
   return code;
 }
@@ -65,6 +87,7 @@ std::string misspelt(const CLI::App& app, int argc, char** argv) {
     if (!next) return config::unknown_name("command", argv[i], known);
     command = next;
   }
+  if (command->get_prefix_command()) return "";  // the options behind it are another command's
   std::vector<std::string> options;
   for (const auto* option : command->get_options()) {
     for (const auto& name : option->get_lnames()) options.push_back("--" + name);
@@ -87,6 +110,7 @@ int run(int argc, char** argv, const moe::Registry& registry) {
   app.require_subcommand(1);
   Action action;
   add_train(app, registry, action);
+  add_launch(app, action);
   add_generate(app, registry, action);
   add_eval(app, registry, action);
   add_config(app, registry, action);
@@ -105,6 +129,7 @@ int run(int argc, char** argv, const moe::Registry& registry) {
     const int code = app.exit(error);
     return code == 0 ? kDone : kUsage;
   } catch (const ConfigError& error) {
+    write_error_file(error.what());
     write_quietly(STDERR_FILENO, fmt::format("{}\n", error.what()));
     return kUsage;
   } catch (const Error& error) {

@@ -153,6 +153,7 @@ void add_train(CLI::App& app, const moe::Registry& registry, Action& action) {
       "Examples:\n  conclave train configs/quickstart.yaml\n"
       "  conclave train configs/quickstart.yaml training.train_iters=50 run.name=short\n"
       "On several ranks:\n"
+      "  conclave launch -n 2 train configs/quickstart_ep2.yaml\n"
       "  torchrun --no-python --nproc-per-node 2 conclave train configs/quickstart_ep2.yaml\n"
       "Exit codes: 0 done, 1 failed, 2 configuration, 3 data or checkpoint, 4 memory, 5 another rank failed "
       "or\n"

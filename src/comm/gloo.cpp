@@ -140,6 +140,7 @@ std::unique_ptr<Communicator> connect_gloo(const Rendezvous& r) {
     options.waitWorkers = false;  // Gloo's own meeting waits, and names what is missing
     options.timeout = r.timeout;
     options.multiTenant = true;
+    if (options.isServer && r.listening_socket >= 0) options.masterListenFd = r.listening_socket;
     auto tcp = c10::make_intrusive<c10d::TCPStore>(r.master_address, options);
     return std::make_unique<GlooCommunicator>(
         c10::make_intrusive<c10d::PrefixStore>(r.prefix, std::move(tcp)), r.rank, r.size, r.timeout);

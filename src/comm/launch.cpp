@@ -98,6 +98,8 @@ std::optional<Launch> read_launch(const Environment& environment) {
   }
   if (!found) return std::nullopt;
   if (const auto port = reader.number("MASTER_PORT", 1)) found->rendezvous.master_port = *port;
+  if (const auto socket = reader.number(kListeningSocketVariable, 0); socket && found->rank == 0)
+    found->rendezvous.listening_socket = *socket;
   // Spelt as torch's own rendezvous compares it.
   found->rendezvous.store_is_elsewhere = reader.text("TORCHELASTIC_USE_AGENT_STORE") == "True";
   found->rendezvous.prefix = fmt::format("conclave/{}/{}", reader.text("TORCHELASTIC_RUN_ID").value_or("run"),

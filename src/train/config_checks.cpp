@@ -103,20 +103,17 @@ void check_started(const ParallelismOptions& parallelism, int64_t num_ranks, con
                    config::Problems& problems) {
   const int64_t experts = parallelism.expert_parallel_size;
   if (parallelism.data_parallel_size && *parallelism.data_parallel_size != num_ranks) {
-    problems.add(
-        nearest_written(root, {"parallelism", "data_parallel_size"})->origin,
-        fmt::format("parallelism.data_parallel_size: {} ranks are asked for, started: {}",
-                    *parallelism.data_parallel_size, num_ranks),
-        fmt::format(
-            "write {} or auto, or start {} (torchrun --no-python --nproc-per-node {} conclave train ...)",
-            num_ranks, *parallelism.data_parallel_size, *parallelism.data_parallel_size));
+    problems.add(nearest_written(root, {"parallelism", "data_parallel_size"})->origin,
+                 fmt::format("parallelism.data_parallel_size: {} ranks are asked for, started: {}",
+                             *parallelism.data_parallel_size, num_ranks),
+                 fmt::format("write {} or auto, or start {} (conclave launch -n {} train ...)", num_ranks,
+                             *parallelism.data_parallel_size, *parallelism.data_parallel_size));
   } else if (num_ranks % experts != 0) {
     problems.add(
         nearest_written(root, {"parallelism", "expert_parallel_size"})->origin,
         fmt::format("parallelism.expert_parallel_size: {} ranks are to share the experts, started: {}",
                     experts, num_ranks),
-        fmt::format("write {}, or start a multiple of {} (torchrun --no-python --nproc-per-node {} conclave "
-                    "train ...)",
+        fmt::format("write {}, or start a multiple of {} (conclave launch -n {} train ...)",
                     divisors_text(num_ranks), experts, experts));
   }
 }

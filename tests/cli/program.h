@@ -39,6 +39,7 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   bool running();
+  pid_t id() const { return process_; }
   void send(int signal) const;
   Ended wait();
   std::string err() const;  // so far

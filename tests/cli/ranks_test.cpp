@@ -3,7 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
+#include <fstream>
 #include <memory>
+#include <random>
+#include <thread>
 
 #include "comm/ranks.h"
 #include "conclave/train/metrics.h"
@@ -56,6 +60,18 @@ class RanksOfProcesses : public TinyRun {
     return ended;
   }
 
+  std::vector<std::string> launch_arguments(const std::string& run, const std::vector<std::string>& more,
+                                            std::vector<std::string> options = {}) const {
+    options.insert(options.begin(), {"launch", "-n", "2"});
+    const auto train = train_arguments(run, more);
+    options.insert(options.end(), train.begin(), train.end());
+    return options;
+  }
+  Ended launch(const std::string& run, const std::vector<std::string>& more,
+               std::vector<std::string> options = {}) const {
+    return conclave(launch_arguments(run, more, std::move(options)));
+  }
+
   void expect_near(const std::string& run, const std::string& other) const {
     const auto read = [&](const std::string& name) {
       return train::read_metrics(path(name + "/metrics.jsonl"));
@@ -86,6 +102,8 @@ TEST_F(RanksOfProcesses, train_as_one_whatever_started_them) {
   EXPECT_EQ(ended[1].out + ended[1].err, "") << "the first rank speaks";
   train_on(2, "mpirun", spread(fp64_, 2), /*open_mpi=*/true);
   expect_near("one", "torchrun");
+  EXPECT_EQ(launch("launch", spread(fp64_, 2)).exit_code, kDone);
+  EXPECT_EQ(metrics("torchrun"), metrics("launch")) << "bit for bit";
   EXPECT_EQ(metrics("torchrun"), metrics("mpirun")) << "bit for bit";
   const auto again = train_on(2, "torchrun", spread(fp64_, 2));
   expect_words(again[0].out, {"torchrun is finished"});
@@ -112,6 +130,72 @@ TEST_F(RanksOfProcesses, when_one_is_killed_the_others_end_with_another_code_and
   }
 }
 
+// The processes that `parent` started and that still run.
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> children;
+  for (const auto& item : std::filesystem::directory_iterator("/proc")) {
+    if (std::atoi(item.path().filename().c_str()) == 0) continue;  // no process
+    std::ifstream stat(item.path() / "stat");
+    std::string text((std::istreambuf_iterator<char>(stat)), {});
+    const size_t behind_name = text.rfind(')');
+    char state = 0;
+    long id = 0;
+    if (behind_name == std::string::npos ||
+        std::sscanf(text.c_str() + behind_name, ") %c %ld", &state, &id) != 2)
+      continue;
+    if (id == parent && state != 'Z') children.push_back(std::atoi(item.path().filename().c_str()));
+  }
+  return children;
+}
+
+TEST_F(RanksOfProcesses, that_are_killed_at_random_are_started_again_and_lose_nothing) {
+  const char* wanted = std::getenv("CONCLAVE_KILLS");
+  const int kills = wanted ? std::atoi(wanted) : 3;
+  const auto overrides =
+      spread({"model.moe.num_experts=6", fmt::format("training.train_iters={}", 40 * kills),
+              "checkpoint.interval=11", "evaluation.interval=50"},
+             2);
+  EXPECT_EQ(launch("whole", overrides).exit_code, kDone);
+  Program launcher(launch_arguments("killed", overrides, {"--restarts", "100", "--log-dir", path("logs")}),
+                   here());
+  std::mt19937 random(7);
+  int done = 0;
+  for (; done < kills && launcher.running(); ++done) {
+    // Anywhere between the start of the processes and the end of the run.
+    std::this_thread::sleep_for(std::chrono::milliseconds(300 + random() % 1700));
+    const auto ranks = children_of(launcher.id());
+    if (ranks.empty()) continue;
+    kill(ranks[random() % ranks.size()], SIGKILL);
+    EXPECT_TRUE(launcher.wait_until([&] {
+      return std::filesystem::exists(path(fmt::format("logs/attempt-{}", done + 1)));
+    })) << launcher.err();
+  }
+  const auto ended = launcher.wait();
+  EXPECT_EQ(ended.exit_code, kDone) << ended.err;
+  EXPECT_EQ(done, kills);
+  expect_words(ended.err, {"was killed by signal 9", "starting all again (1 of 100)"});
+  EXPECT_EQ(metrics("whole"), metrics("killed"));
+}
+
+TEST_F(RanksOfProcesses, of_a_launcher_stop_with_it_and_tell_who_failed_first) {
+  const auto overrides = spread({"model.moe.num_experts=6"}, 2);
+  {
+    Program launcher(launch_arguments("run", overrides), here());
+    EXPECT_TRUE(launcher.wait_until([&] { return newest_step("run") >= 10; }));
+    launcher.send(SIGTERM);
+    EXPECT_EQ(launcher.wait().exit_code, 128 + SIGTERM);
+    expect_words(text("run/STATUS.json"), {"stopped", "SIGTERM"});
+  }
+  EXPECT_EQ(launch("run", overrides).exit_code, kDone);
+  const auto diverged =
+      launch("wild", spread({"model.moe.num_experts=6", "optimizer.lr=1e30"}, 2), {"--restarts", "3"});
+  EXPECT_EQ(diverged.exit_code, 6) << diverged.err;
+  expect_words(diverged.err, {"launch: rank ", " of 2 ended with exit code 6"});
+  EXPECT_EQ(diverged.err.find("starting all again"), std::string::npos) << "it would diverge again";
+  expect_words(conclave({"launch", "-n", "2", "generate", "run"}).err, {"starts the ranks of 'train'"});
+  expect_words(conclave({"launch", "-n", "2", "--restart", "3", "train", "tiny.yaml"}).err, {"--restarts"});
+}
+
 TEST_F(RanksOfProcesses, a_checkpoint_of_two_is_read_by_one) {
   train_on(2, "run", spread({"model.moe.num_experts=6"}, 2));
   EXPECT_EQ(conclave({"checkpoint", "verify", "run/checkpoints/step-00000040"}).exit_code, kDone);
@@ -125,7 +209,7 @@ TEST_F(RanksOfProcesses, a_checkpoint_of_two_is_read_by_one) {
 TEST_F(RanksOfProcesses, that_cannot_be_one_run_are_told_so) {
   const auto alone = train("alone", spread({"model.moe.num_experts=6"}, 2));
   EXPECT_EQ(alone.exit_code, kUsage);
-  expect_words(alone.err, {"2 ranks are to share the experts, started: 1", "torchrun"});
+  expect_words(alone.err, {"2 ranks are to share the experts, started: 1", "conclave launch -n 2 train"});
 
   const int port = comm::free_port();
   Processes processes;

@@ -181,7 +181,7 @@ TEST_F(RunConfigKeys, a_layout_that_cannot_be_is_refused_with_the_nearest_that_c
   const auto alone = layout({"parallelism.expert_parallel_size=2"}, 1);
   EXPECT_TRUE(has(alone, "parallelism.expert_parallel_size: 2 ranks are to share the experts, started: 1"))
       << alone;
-  EXPECT_TRUE(has(alone, "torchrun --no-python --nproc-per-node 2")) << alone;
+  EXPECT_TRUE(has(alone, "conclave launch -n 2 train")) << alone;
   EXPECT_TRUE(
       has(layout({"parallelism.expert_parallel_size=3"}, 4), "write 1, 2, 4, or start a multiple of 3"));
   EXPECT_TRUE(has(layout({"parallelism.data_parallel_size=2"}, 4),

@@ -16,6 +16,8 @@ struct Rendezvous {
   int master_port = 29500;
   // torchrun's agent keeps the store, and every rank is its client; else rank 0 keeps it.
   bool store_is_elsewhere = false;
+  // Of a launcher that has bound the port already and gave rank 0 the listening socket; -1: none.
+  int listening_socket = -1;
   // Of every key, so that a restarted run reads nothing of the one before it.
   std::string prefix = "conclave";
   std::chrono::milliseconds timeout = std::chrono::minutes(5);  // to meet, and of every operation

@@ -8,6 +8,9 @@
 
 namespace conclave::comm {
 
+// Descriptor of the listening socket that `conclave launch` hands to rank 0.
+inline constexpr const char* kListeningSocketVariable = "CONCLAVE_LISTENING_SOCKET";
+
 // What a launcher told this process.
 struct Launch {
   std::string launcher = {};  // "torchrun", "Open MPI", "MPICH", "Slurm"
