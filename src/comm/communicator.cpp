@@ -53,7 +53,7 @@ void Communicator::broadcast(Buffer buffer, int root) {
 }
 
 void Communicator::all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
-                              std::span<const int64_t> out_counts) {
+                              std::span<const int64_t> out_counts, Content content) {
   const auto check = [&](const char* what, int64_t count, std::span<const int64_t> counts) {
     int64_t sum = 0;
     for (const int64_t c : counts) {
@@ -68,7 +68,7 @@ void Communicator::all_to_all(ConstBuffer in, std::span<const int64_t> in_counts
                  fmt::format("all_to_all: {} into {}", name_of(in.type), name_of(out.type)));
   check("in", in.count, in_counts);
   check("out", out.count, out_counts);
-  do_all_to_all(in, in_counts, out, out_counts);
+  do_all_to_all(in, in_counts, out, out_counts, content);
 }
 
 void Communicator::barrier() {
@@ -91,8 +91,8 @@ class SingleCommunicator : public Communicator {
   void do_all_reduce(Buffer, Reduction) override {}
   void do_all_gather(ConstBuffer in, Buffer out) override { copy(in, out); }
   void do_broadcast(Buffer, int) override {}
-  void do_all_to_all(ConstBuffer in, std::span<const int64_t>, Buffer out,
-                     std::span<const int64_t>) override {
+  void do_all_to_all(ConstBuffer in, std::span<const int64_t>, Buffer out, std::span<const int64_t>,
+                     Content) override {
     CONCLAVE_CHECK(in.count == out.count, "all_to_all: one rank receives what it sends");
     copy(in, out);
   }

@@ -109,7 +109,7 @@ class GlooCommunicator : public Communicator {
     if (buffer.count > 0) run("broadcast", [&] { return gloo_->broadcast(tensors, options); });
   }
   void do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
-                     std::span<const int64_t> out_counts) override {
+                     std::span<const int64_t> out_counts, Content) override {
     auto to = view(out), from = view(in);
     // Taken by reference and emptied by the call.
     std::vector<int64_t> out_splits(out_counts.begin(), out_counts.end()),

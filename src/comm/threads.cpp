@@ -183,7 +183,7 @@ class ThreadCommunicator : public Communicator {
   }
 
   void do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
-                     std::span<const int64_t> out_counts) override {
+                     std::span<const int64_t> out_counts, Content) override {
     collective(
         {.signature = fmt::format("all_to_all of {}", name_of(in.type)),
          .in = in,

@@ -29,7 +29,8 @@ at::Tensor exchange(const at::Tensor& rows, std::vector<int64_t> send, std::vect
   for (auto& count : receive) count *= values;
   const auto type = data_type(rows.scalar_type());
   ranks.all_to_all({rows.const_data_ptr(), rows.numel(), type}, send,
-                   {out.mutable_data_ptr(), out.numel(), type}, receive);
+                   {out.mutable_data_ptr(), out.numel(), type}, receive,
+                   rows.dim() > 1 ? comm::Content::kPayload : comm::Content::kMetadata);
   return out;
 }
 

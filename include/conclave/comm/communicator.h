@@ -32,6 +32,9 @@ struct Buffer {
 
 enum class Reduction { kSum, kMax };
 
+// What an exchange moves, for those who count: rows of the model, or what describes them.
+enum class Content { kPayload, kMetadata };
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -47,7 +50,7 @@ class Communicator {
   // `in` holds in_counts[r] elements for every rank r, one after the other; `out` receives out_counts[r] of
   // each. in_counts[r] here is out_counts[this] at rank r. Zero is ordinary.
   void all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
-                  std::span<const int64_t> out_counts);
+                  std::span<const int64_t> out_counts, Content content = Content::kPayload);
   void barrier();
   // Ranks that give the same color form a communicator, ordered by (key, rank). Called by all ranks.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
@@ -57,7 +60,7 @@ class Communicator {
   virtual void do_all_gather(ConstBuffer in, Buffer out) = 0;
   virtual void do_broadcast(Buffer buffer, int root) = 0;
   virtual void do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
-                             std::span<const int64_t> out_counts) = 0;
+                             std::span<const int64_t> out_counts, Content content) = 0;
   virtual void do_barrier() = 0;
 };
 

@@ -11,6 +11,7 @@ namespace conclave::ops {
 // Rows of a tensor for other ranks, in the order of the ranks: send[r] of them go to rank r, receive[r] come
 // from it, and stand in the order of the ranks in the result. Every rank calls it, with nothing to send as
 // well, and every rank's backward does: it sends the gradients the way back.
+// One value a row (combine weights) counts as metadata, more as payload.
 //   rows     [A, ...] fp32, fp64 or bf16, differentiable; A = sum of send
 //   returns  [R, ...]; R = sum of receive
 at::Tensor exchange_rows(const at::Tensor& rows, std::vector<int64_t> send, std::vector<int64_t> receive,

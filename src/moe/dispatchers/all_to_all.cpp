@@ -14,7 +14,7 @@ namespace {
 
 // Rows that every rank sends to every expert, [P][E], and the share of experts that live on a rank.
 struct Counts {
-  std::vector<int64_t> rows_PE = {};
+  std::vector<int32_t> rows_PE = {};
   int64_t num_ranks = 0, num_experts = 0;
 
   int64_t local() const { return num_experts / num_ranks; }
@@ -34,14 +34,14 @@ Counts exchange_counts(const SparsePlan& plan, comm::Communicator& ranks) {
                 .num_experts = static_cast<int64_t>(plan.expert_offsets.size()) - 1};
   CONCLAVE_CHECK(counts.num_experts % counts.num_ranks == 0,
                  fmt::format("{} experts on {} ranks", counts.num_experts, counts.num_ranks));
-  std::vector<int64_t> mine;
+  std::vector<int32_t> mine;
   for (int64_t e = 0; e < counts.num_experts; ++e) {
-    mine.push_back(plan.expert_offsets[static_cast<size_t>(e) + 1] -
-                   plan.expert_offsets[static_cast<size_t>(e)]);
+    mine.push_back(static_cast<int32_t>(plan.expert_offsets[static_cast<size_t>(e) + 1] -
+                                        plan.expert_offsets[static_cast<size_t>(e)]));
   }
   counts.rows_PE.resize(static_cast<size_t>(counts.num_ranks * counts.num_experts));
-  ranks.all_gather({mine.data(), counts.num_experts, comm::DataType::kInt64},
-                   {counts.rows_PE.data(), counts.num_ranks * counts.num_experts, comm::DataType::kInt64});
+  ranks.all_gather({mine.data(), counts.num_experts, comm::DataType::kInt32},
+                   {counts.rows_PE.data(), counts.num_ranks * counts.num_experts, comm::DataType::kInt32});
   return counts;
 }
 
