@@ -68,8 +68,8 @@ void Gradients::sum(const Bucket& bucket) {
     part.copy_(p.grad());
     present.fill_(1);
   });
-  const auto total = ops::sum_over_ranks(flat, group(bucket.group));
-  visit(total, [](const at::Tensor& p, const at::Tensor& part, const at::Tensor& present) {
+  group(bucket.group).all_reduce({flat.mutable_data_ptr(), flat.numel(), ops::data_type(flat.scalar_type())});
+  visit(flat, [](const at::Tensor& p, const at::Tensor& part, const at::Tensor& present) {
     if (present.item<double>() == 0) return;
     if (!p.grad().defined()) p.mutable_grad() = at::empty_like(p);
     p.grad().copy_(part);

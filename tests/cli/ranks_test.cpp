@@ -199,6 +199,24 @@ TEST_F(RanksOfProcesses, of_a_launcher_stop_with_it_and_tell_who_failed_first) {
 TEST_F(RanksOfProcesses, a_checkpoint_of_two_is_read_by_one) {
   train_on(2, "run", spread({"model.moe.num_experts=6"}, 2));
   EXPECT_EQ(conclave({"checkpoint", "verify", "run/checkpoints/step-00000040"}).exit_code, kDone);
+  const auto summary = conclave({"checkpoint", "inspect", "run/checkpoints/step-00000040"});
+  expect_words(summary.out,
+               {"step 40,", "model: ", "values F32, in 2 files", "optimizer: ", "in 2 files", "state: {"});
+  EXPECT_EQ(
+      train("single", {"model.moe.num_experts=6", "training.train_iters=1", "training.micro_batch_size=6",
+                       "checkpoint.init_from=run/checkpoints/step-00000040", "optimizer.lr=1e-12"})
+          .exit_code,
+      kDone);
+  const auto same =
+      conclave({"checkpoint", "diff", "run/checkpoints/step-00000040", "run/checkpoints/latest"});
+  EXPECT_EQ(same.exit_code, kDone) << same.out << same.err;
+  EXPECT_EQ(same.out, "the same\n");
+  const auto other =
+      conclave({"checkpoint", "diff", "run/checkpoints/step-00000040", "single/checkpoints/step-00000001"});
+  EXPECT_EQ(other.exit_code, kFailed);
+  expect_words(other.out,
+               {"layers_0.moe.experts.5.up_proj.weight.exp_avg: ", "values differ, at most by", "state: "});
+  EXPECT_EQ(conclave({"checkpoint", "diff", "run/checkpoints/step-00000040", "absent"}).exit_code, kBadData);
   const auto scored = conclave({"eval", "run"});
   EXPECT_EQ(scored.exit_code, kDone) << scored.err;
   const auto more = train("one", {"model.moe.num_experts=6", "training.train_iters=2",

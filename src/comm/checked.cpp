@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/comm/checked.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "conclave/comm/agreement.h"
+#include "conclave/core/error.h"
+
+namespace conclave::comm {
+
+namespace {
+
+class CheckedCommunicator : public Communicator {
+ public:
+  explicit CheckedCommunicator(std::shared_ptr<Communicator> ranks) : ranks_(std::move(ranks)) {}
+  int rank() const override { return ranks_->rank(); }
+  int size() const override { return ranks_->size(); }
+  std::unique_ptr<Communicator> split(int color, int key) override {
+    agree("split");
+    return check_calls(ranks_->split(color, key));
+  }
+
+ private:
+  void agree(const std::string& call) {
+    ++sequence_;
+    const auto calls = all_gather_texts(*ranks_, call);
+    for (int r = 1; r < size(); ++r) {
+      const auto& other = calls[static_cast<size_t>(r)];
+      if (other == calls[0]) continue;
+      throw Error(fmt::format("rank {} of {}, operation {}: rank 0 called {}, rank {} called {}", rank(),
+                              size(), sequence_, calls[0], r, other),
+                  Error::Kind::kCommunication);
+    }
+  }
+
+  // What every rank means to send is what the other expects.
+  void agree_on_counts(std::span<const int64_t> in_counts, std::span<const int64_t> out_counts) {
+    const auto ranks = static_cast<size_t>(size());
+    std::vector<int64_t> mine(in_counts.begin(), in_counts.end());
+    mine.insert(mine.end(), out_counts.begin(), out_counts.end());
+    std::vector<int64_t> all(2 * ranks * ranks);
+    ranks_->all_gather({mine.data(), static_cast<int64_t>(mine.size()), DataType::kInt64},
+                       {all.data(), static_cast<int64_t>(all.size()), DataType::kInt64});
+    for (size_t from = 0; from < ranks; ++from) {
+      for (size_t to = 0; to < ranks; ++to) {
+        const int64_t sent = all[2 * ranks * from + to], expected = all[2 * ranks * to + ranks + from];
+        if (sent == expected) continue;
+        throw Error(
+            fmt::format("rank {} of {}, operation {}: rank {} sends {} elements to rank {}, which expects {}",
+                        rank(), size(), sequence_, from, sent, to, expected),
+            Error::Kind::kCommunication);
+      }
+    }
+  }
+
+  void do_all_reduce(Buffer buffer, Reduction reduction) override {
+    agree(fmt::format("all_reduce ({}) of {} {}", reduction == Reduction::kSum ? "sum" : "max", buffer.count,
+                      name_of(buffer.type)));
+    ranks_->all_reduce(buffer, reduction);
+  }
+  void do_all_gather(ConstBuffer in, Buffer out) override {
+    agree(fmt::format("all_gather of {} {}", in.count, name_of(in.type)));
+    ranks_->all_gather(in, out);
+  }
+  void do_broadcast(Buffer buffer, int root) override {
+    agree(fmt::format("broadcast of {} {} from {}", buffer.count, name_of(buffer.type), root));
+    ranks_->broadcast(buffer, root);
+  }
+  void do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
+                     std::span<const int64_t> out_counts, Content content) override {
+    agree(fmt::format("all_to_all of {}", name_of(in.type)));
+    agree_on_counts(in_counts, out_counts);
+    ranks_->all_to_all(in, in_counts, out, out_counts, content);
+  }
+  void do_barrier() override {
+    agree("barrier");
+    ranks_->barrier();
+  }
+
+  std::shared_ptr<Communicator> ranks_;
+  int64_t sequence_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> check_calls(std::shared_ptr<Communicator> ranks) {
+  return std::make_unique<CheckedCommunicator>(std::move(ranks));
+}
+
+}  // namespace conclave::comm
