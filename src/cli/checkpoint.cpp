@@ -43,12 +43,6 @@ int list(const std::filesystem::path& path) {
 
 constexpr const char* kKinds[] = {"model", "optimizer"};
 
-train::TensorSet one_file(const std::filesystem::path& path) {
-  std::vector<train::SafetensorsFile> files;
-  files.emplace_back(path);
-  return train::TensorSet(std::move(files));
-}
-
 void describe(const std::string& what, const train::TensorSet& set, size_t num_files) {
   std::map<std::string, int64_t> values;  // by type
   for (const auto& name : set.names()) {
@@ -65,7 +59,7 @@ void describe(const std::string& what, const train::TensorSet& set, size_t num_f
 
 int inspect(const std::filesystem::path& path) {
   if (!std::filesystem::is_directory(path)) {
-    describe(path.filename(), one_file(path), 1);
+    describe(path.filename(), train::TensorSet(path), 1);
     return kDone;
   }
   const train::Checkpoint checkpoint(path);
@@ -93,7 +87,7 @@ int diff(const std::filesystem::path& a, const std::filesystem::path& b) {
       lines.push_back(
           fmt::format("state: {} in {}, {} in {}", first.state(), a.string(), second.state(), b.string()));
   } else {
-    lines = compare_tensors(one_file(a), one_file(b), a.string(), b.string());
+    lines = compare_tensors(train::TensorSet(a), train::TensorSet(b), a.string(), b.string());
   }
   for (const auto& line : lines) fmt::print("{}\n", line);
   if (lines.empty()) fmt::print("the same\n");

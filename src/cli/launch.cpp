@@ -242,12 +242,12 @@ int launch(LaunchArguments arguments) {
   for (int number = 0;; ++number) {
     Attempt attempt(arguments, number, run_id, signals);
     attempt.wait();
-    if (const auto signal = attempt.forwarded()) return 128 + *signal;
     if (!attempt.failed()) {
       std::error_code ignored;
       if (own_folder) std::filesystem::remove_all(arguments.log_folder, ignored);
       return kDone;
     }
+    if (const auto signal = attempt.forwarded()) return 128 + *signal;
     const auto end = attempt.end_of(attempt.cause());
     stderr_log().error(fmt::format("launch: {}", attempt.summary()));
     if (number == arguments.restarts || is_final(end)) return end.signal ? 128 + end.signal : end.exit_code;

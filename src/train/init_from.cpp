@@ -26,12 +26,6 @@ std::optional<c10::ScalarType> floating_type(const std::string& dtype) {
   return std::nullopt;
 }
 
-TensorSet one_file(const std::filesystem::path& path) {
-  std::vector<SafetensorsFile> files;
-  files.emplace_back(path);
-  return TensorSet(std::move(files));
-}
-
 TensorSet open_weights(const std::filesystem::path& from) {
   if (!std::filesystem::exists(from)) {
     throw Error(fmt::format("checkpoint.init_from: '{}' does not exist; name a checkpoint folder or a "
@@ -39,7 +33,7 @@ TensorSet open_weights(const std::filesystem::path& from) {
                             from.string()),
                 Error::Kind::kData);
   }
-  if (!std::filesystem::is_directory(from)) return one_file(from);
+  if (!std::filesystem::is_directory(from)) return TensorSet(from);
   if (std::filesystem::exists(from / kManifestFile)) return TensorSet(Checkpoint(from), "model");
   std::string remedy = "name a folder like checkpoints/step-00001000, or a safetensors file";
   const auto folder = std::filesystem::is_directory(from / "checkpoints") ? from / "checkpoints" : from;

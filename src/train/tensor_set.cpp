@@ -21,7 +21,15 @@ std::vector<SafetensorsFile> files_of(const Checkpoint& checkpoint, const std::s
   return files;
 }
 
+std::vector<SafetensorsFile> only(const std::filesystem::path& path) {
+  std::vector<SafetensorsFile> files;
+  files.emplace_back(path);
+  return files;
+}
+
 }  // namespace
+
+TensorSet::TensorSet(const std::filesystem::path& file) : TensorSet(only(file)) {}
 
 TensorSet::TensorSet(const Checkpoint& checkpoint, const std::string& name)
     : TensorSet(files_of(checkpoint, name)) {}

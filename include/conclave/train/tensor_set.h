@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <set>
+#include <filesystem>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -14,6 +14,7 @@ namespace conclave::train {
 class TensorSet {
  public:
   explicit TensorSet(std::vector<SafetensorsFile> files);
+  explicit TensorSet(const std::filesystem::path& file);
   TensorSet(TensorSet&&) = default;
   // The files NAME.safetensors or NAME-00001-of-00004.safetensors and so on of a checkpoint, their checksums
   // recomputed. Throws Error (kData) that names what is damaged, missing or there twice.
