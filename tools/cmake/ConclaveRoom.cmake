@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# conclave_room(NAME [TORCH] [OPENMP] LINK ...): one static library per folder of src/, so that the link order repeats
-# the layer order of docs/architecture.md. conclave_tests(NAME [SOURCES ...] LINK ...): one test executable; without
-# SOURCES it is made of the folder of tests/ of that name.
+# conclave_room(NAME [TORCH] LINK ...): one static library per folder of src/, so that the link order repeats the layer
+# order of docs/architecture.md. conclave_tests(NAME [TORCH] [SOURCES ...] LINK ...): one test executable; without SOURCES
+# it is made of the folder of tests/ of that name. TORCH: compiled by conclave_use_torch().
 add_library(conclave_warnings INTERFACE)
 target_compile_options(conclave_warnings INTERFACE -Wall -Wextra -Werror)
 if(CONCLAVE_SANITIZE)
@@ -14,7 +14,9 @@ if(CONCLAVE_FUZZ)
 endif()
 find_program(CONCLAVE_CCACHE ccache)
 if(CONCLAVE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER "${CONCLAVE_CCACHE}")
+  # Without this it would never find again what was compiled with precompiled headers.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      "${CMAKE_COMMAND}" -E env CCACHE_SLOPPINESS=pch_defines,time_macros "${CONCLAVE_CCACHE}")
 endif()
 find_program(CONCLAVE_MOLD mold)
 if(CONCLAVE_MOLD)
@@ -34,8 +36,31 @@ function(conclave_target target)
   endif()
 endfunction()
 
+# Torch's headers take 25 s to read, so they are read once: everything that includes them is compiled with the flags of
+# this library. OpenMP is one of them: at::parallel_for is silently sequential in a file compiled without it.
+function(conclave_use_torch target)
+  target_link_libraries(${target} PUBLIC conclave::torch_cpu)
+  target_compile_options(${target} PRIVATE -fopenmp)
+  target_link_options(${target} PUBLIC -fopenmp)
+  # Executables too, which CMake would compile with -fPIE.
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${target} PRIVATE -fPIC)
+  if(target STREQUAL conclave_torch_headers)
+    target_precompile_headers(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tools/cmake/torch_headers.h")
+  else()
+    target_precompile_headers(${target} REUSE_FROM conclave_torch_headers)
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    target_compile_options(${target} PRIVATE -fpch-preprocess)   # for ccache
+  endif()
+endfunction()
+add_library(conclave_torch_headers OBJECT "${PROJECT_SOURCE_DIR}/tools/cmake/empty.cpp")
+conclave_target(conclave_torch_headers)
+conclave_use_torch(conclave_torch_headers)
+target_link_libraries(conclave_torch_headers PRIVATE fmt::fmt)
+
 function(conclave_room name)
-  cmake_parse_arguments(arg "TORCH;OPENMP" "" "LINK" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "" "LINK" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${name}/*.cpp")
   if(NOT sources)
     add_library(conclave_${name} INTERFACE)
@@ -46,16 +71,12 @@ function(conclave_room name)
   conclave_target(conclave_${name})
   target_link_libraries(conclave_${name} PUBLIC ${arg_LINK})
   if(arg_TORCH)
-    target_link_libraries(conclave_${name} PUBLIC conclave::torch_cpu)
-  endif()
-  if(arg_OPENMP)   # at::parallel_for is silently sequential in a file compiled without it
-    target_compile_options(conclave_${name} PRIVATE -fopenmp)
-    target_link_options(conclave_${name} PUBLIC -fopenmp)
+    conclave_use_torch(conclave_${name})
   endif()
 endfunction()
 
 function(conclave_tests name)
-  cmake_parse_arguments(arg "PROGRAM_ONLY" "TIMEOUT" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(arg "TORCH;PROGRAM_ONLY" "" "SOURCES;LINK" ${ARGN})
   set(sources ${arg_SOURCES})
   if(NOT sources)
     file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp")
@@ -65,6 +86,9 @@ function(conclave_tests name)
   target_include_directories(${name}_tests PRIVATE "${PROJECT_SOURCE_DIR}/tests")
   target_link_libraries(${name}_tests PRIVATE ${arg_LINK} fmt::fmt GTest::gtest_main)
   target_compile_definitions(${name}_tests PRIVATE CONCLAVE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  if(arg_TORCH)
+    conclave_use_torch(${name}_tests)
+  endif()
   if(arg_PROGRAM_ONLY)
     return()
   endif()
