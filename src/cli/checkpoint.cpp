@@ -46,7 +46,7 @@ constexpr const char* kKinds[] = {"model", "optimizer"};
 void describe(const std::string& what, const train::TensorSet& set, size_t num_files) {
   std::map<std::string, int64_t> values;  // by type
   for (const auto& name : set.names()) {
-    const auto& view = set.at(name);
+    const auto& view = set.outline(name);
     int64_t count = 1;
     for (const int64_t size : view.shape) count *= size;
     values[view.dtype] += count;

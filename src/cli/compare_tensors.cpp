@@ -45,12 +45,12 @@ std::vector<std::string> compare_tensors(const train::TensorSet& first, const tr
                                          const std::string& a, const std::string& b) {
   std::vector<std::string> lines;
   for (const auto& name : first.names()) {
-    const auto& view = first.at(name);
+    const auto view = first.at(name);
     if (!second.contains(name)) {
       lines.push_back(fmt::format("{}: {}, only in {}", name, description(view), a));
       continue;
     }
-    const auto& other = second.at(name);
+    const auto other = second.at(name);
     if (view.dtype != other.dtype || view.shape != other.shape) {
       lines.push_back(
           fmt::format("{}: {} in {}, {} in {}", name, description(view), a, description(other), b));
@@ -60,7 +60,7 @@ std::vector<std::string> compare_tensors(const train::TensorSet& first, const tr
   }
   for (const auto& name : second.names()) {
     if (!first.contains(name))
-      lines.push_back(fmt::format("{}: {}, only in {}", name, description(second.at(name)), b));
+      lines.push_back(fmt::format("{}: {}, only in {}", name, description(second.outline(name)), b));
   }
   return lines;
 }

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include <ATen/Parallel.h>
+#include <c10/util/Logging.h>
 #include <fmt/format.h>
 
 #include "commands.h"
@@ -30,7 +31,11 @@ comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch,
   if (!launch) return comm::single_rank();
   if (!std::getenv("OMP_NUM_THREADS") && launch->local_size)
     at::set_num_threads(std::max(1, at::get_num_threads() / *launch->local_size));
-  return comm::make_groups(comm::connect_gloo(launch->rendezvous),
+  // What torch logs of its attempts to connect, with addresses of its code, our errors say in a line.
+  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = static_cast<int>(c10::GLOG_FATAL);
+  auto rendezvous = launch->rendezvous;
+  rendezvous.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * parallelism.timeout_seconds));
+  return comm::make_groups(comm::connect_gloo(rendezvous),
                            {.expert = static_cast<int>(parallelism.expert_parallel_size)});
 }
 

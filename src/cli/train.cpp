@@ -80,21 +80,18 @@ train::ConfigDifferences differences_to(const config::Node& now) {
   };
 }
 
-int train_command(const TrainArguments& arguments, const moe::Registry& registry,
-                  const std::string& command) {
-  const auto launch = comm::read_launch(std::getenv);
-  const int rank = launch ? launch->rank : 0;
-  const Log log = rank_log(launch);
-  std::optional<int64_t> num_ranks = launch ? launch->world_size : 1;
-  if (arguments.dry_run && !launch) num_ranks.reset();  // as many as the file asks for
-  config::Node written;
-  const auto config =
-      train::read_run_config(arguments.config, arguments.overrides, registry, &written, log, num_ranks);
-  log.info(describe_model(config, registry));
-  if (arguments.dry_run) return rank == 0 ? dry_run(arguments, config) : kDone;
+// What is known before the ranks meet.
+struct Start {
+  config::Node written = {};
+  train::RunConfig config = {};
+  Log log = {};
+};
 
+int train_on(const comm::RankGroups& ranks, const Start& start, const TrainArguments& arguments,
+             const moe::Registry& registry, const std::string& command) {
+  const int rank = ranks.world->rank();
+  const auto& [written, config, log] = start;
   const auto now = train::dump_run_config(config, registry);
-  const auto ranks = connect_ranks(launch, config.parallelism);
   refuse_different_configs(*ranks.world, now);
   train::RunRecord record{
       .resolved_config = config::emit_yaml_with_origins(train::dump_run_config(config, registry, &written)),
@@ -136,6 +133,26 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
                result_text(result.validation), clock_text(result.seconds));
   }
   return kDone;
+}
+
+int train_command(const TrainArguments& arguments, const moe::Registry& registry,
+                  const std::string& command) {
+  const auto launch = comm::read_launch(std::getenv);
+  Start start{.log = rank_log(launch)};
+  std::optional<int64_t> num_ranks = launch ? launch->world_size : 1;
+  if (arguments.dry_run && !launch) num_ranks.reset();  // as many as the file asks for
+  start.config = train::read_run_config(arguments.config, arguments.overrides, registry, &start.written,
+                                        start.log, num_ranks);
+  start.log.info(describe_model(start.config, registry));
+  if (arguments.dry_run) return launch && launch->rank > 0 ? kDone : dry_run(arguments, start.config);
+
+  const auto ranks = connect_ranks(launch, start.config.parallelism);
+  try {
+    return train_on(ranks, start, arguments, registry, command);
+  } catch (const std::exception& error) {
+    ranks.world->abort(error.what());
+    throw;
+  }
 }
 
 }  // namespace

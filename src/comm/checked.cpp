@@ -19,6 +19,7 @@ class CheckedCommunicator : public Communicator {
   explicit CheckedCommunicator(std::shared_ptr<Communicator> ranks) : ranks_(std::move(ranks)) {}
   int rank() const override { return ranks_->rank(); }
   int size() const override { return ranks_->size(); }
+  void abort(const std::string& reason) override { ranks_->abort(reason); }
   std::unique_ptr<Communicator> split(int color, int key) override {
     agree("split");
     return check_calls(ranks_->split(color, key));
@@ -57,25 +58,28 @@ class CheckedCommunicator : public Communicator {
     }
   }
 
-  void do_all_reduce(Buffer buffer, Reduction reduction) override {
+  Work do_all_reduce(Buffer buffer, Reduction reduction) override {
     agree(fmt::format("all_reduce ({}) of {} {}", reduction == Reduction::kSum ? "sum" : "max", buffer.count,
                       name_of(buffer.type)));
-    ranks_->all_reduce(buffer, reduction);
+    return ranks_->start_all_reduce(buffer, reduction);
   }
-  void do_all_gather(ConstBuffer in, Buffer out) override {
+  Work do_all_gather(ConstBuffer in, Buffer out) override {
     agree(fmt::format("all_gather of {} {}", in.count, name_of(in.type)));
-    ranks_->all_gather(in, out);
+    return ranks_->start_all_gather(in, out);
   }
   void do_broadcast(Buffer buffer, int root) override {
     agree(fmt::format("broadcast of {} {} from {}", buffer.count, name_of(buffer.type), root));
     ranks_->broadcast(buffer, root);
   }
-  void do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
+  Work do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
                      std::span<const int64_t> out_counts, Content content) override {
     agree(fmt::format("all_to_all of {}", name_of(in.type)));
     agree_on_counts(in_counts, out_counts);
-    ranks_->all_to_all(in, in_counts, out, out_counts, content);
+    return ranks_->start_all_to_all(in, in_counts, out, out_counts, content);
   }
+  // Between two ranks, which compare nothing beforehand.
+  void do_send(ConstBuffer in, int to) override { ranks_->send(in, to); }
+  void do_receive(Buffer out, int from) override { ranks_->receive(out, from); }
   void do_barrier() override {
     agree("barrier");
     ranks_->barrier();

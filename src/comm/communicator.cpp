@@ -2,11 +2,13 @@
 #include "conclave/comm/communicator.h"
 
 #include <cstring>
-#include <numeric>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "reduce.h"
 
 namespace conclave::comm {
 
@@ -31,20 +33,82 @@ const char* name_of(DataType type) {
   return kNames[static_cast<size_t>(type)];
 }
 
+Work::Work(std::function<void()> finish) : finish_(std::move(finish)) {}
+
+Work::Work(Work&& other) noexcept : finish_(std::exchange(other.finish_, {})) {}
+
+Work& Work::operator=(Work&& other) noexcept {
+  Work old(std::move(*this));  // waited for when it goes
+  finish_ = std::exchange(other.finish_, {});
+  return *this;
+}
+
+Work::~Work() {
+  try {
+    wait();
+  } catch (const std::exception&) {  // whoever wants to know waits
+  }
+}
+
+void Work::wait() {
+  if (const auto finish = std::exchange(finish_, {})) finish();
+}
+
 // Sizes are validated before anything is sent: a wrong one would hang or overwrite another rank's memory.
 
+namespace {
+
+void check_type(const char* what, DataType type) {
+  CONCLAVE_CHECK(type != DataType::kBFloat16 && type != DataType::kUInt8,
+                 fmt::format("{} of {}: widen to int32, int64, fp32 or fp64 first", what, name_of(type)));
+}
+
+void check_peer(const char* what, int peer, const Communicator& ranks) {
+  CONCLAVE_CHECK(peer >= 0 && peer < ranks.size() && peer != ranks.rank(),
+                 fmt::format("{} rank {}: this is rank {} of {}", what, peer, ranks.rank(), ranks.size()));
+}
+
+}  // namespace
+
 void Communicator::all_reduce(Buffer buffer, Reduction reduction) {
-  CONCLAVE_CHECK(
-      buffer.type != DataType::kBFloat16 && buffer.type != DataType::kUInt8,
-      fmt::format("all_reduce of {}: widen to int32, int64, fp32 or fp64 first", name_of(buffer.type)));
-  do_all_reduce(buffer, reduction);
+  start_all_reduce(buffer, reduction).wait();
+}
+Work Communicator::start_all_reduce(Buffer buffer, Reduction reduction) {
+  check_type("all_reduce", buffer.type);
+  return do_all_reduce(buffer, reduction);
+}
+
+void Communicator::reduce_scatter(ConstBuffer in, Buffer out) {
+  start_reduce_scatter(in, out).wait();
+}
+// Each rank's parts are brought to it and added there: (size - 1) / size of `in` leaves a rank, as with a
+// ring, and the order of the sum is the same whatever moves the parts.
+Work Communicator::start_reduce_scatter(ConstBuffer in, Buffer out) {
+  check_type("reduce_scatter", in.type);
+  CONCLAVE_CHECK(in.type == out.type && in.count == out.count * size(),
+                 fmt::format("reduce_scatter: {} {} elements into {} {}, not {} times as few", in.count,
+                             name_of(in.type), out.count, name_of(out.type), size()));
+  const auto parts = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(in.num_bytes()));
+  const std::vector<int64_t> counts(static_cast<size_t>(size()), out.count);
+  const auto exchange =
+      std::make_shared<Work>(start_all_to_all(in, counts, {parts->data(), in.count, in.type}, counts));
+  return Work([parts, exchange, out, num_parts = counts.size()] {
+    exchange->wait();
+    std::vector<const void*> places;
+    for (size_t r = 0; r < num_parts; ++r)
+      places.push_back(parts->data() + r * static_cast<size_t>(out.num_bytes()));
+    reduce_in_order(places, Reduction::kSum, out);
+  });
 }
 
 void Communicator::all_gather(ConstBuffer in, Buffer out) {
+  start_all_gather(in, out).wait();
+}
+Work Communicator::start_all_gather(ConstBuffer in, Buffer out) {
   CONCLAVE_CHECK(in.type == out.type && out.count == in.count * size(),
                  fmt::format("all_gather: {} {} elements into {} {}, not {} times as many", in.count,
                              name_of(in.type), out.count, name_of(out.type), size()));
-  do_all_gather(in, out);
+  return do_all_gather(in, out);
 }
 
 void Communicator::broadcast(Buffer buffer, int root) {
@@ -54,6 +118,10 @@ void Communicator::broadcast(Buffer buffer, int root) {
 
 void Communicator::all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
                               std::span<const int64_t> out_counts, Content content) {
+  start_all_to_all(in, in_counts, out, out_counts, content).wait();
+}
+Work Communicator::start_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
+                                    std::span<const int64_t> out_counts, Content content) {
   const auto check = [&](const char* what, int64_t count, std::span<const int64_t> counts) {
     int64_t sum = 0;
     for (const int64_t c : counts) {
@@ -68,7 +136,17 @@ void Communicator::all_to_all(ConstBuffer in, std::span<const int64_t> in_counts
                  fmt::format("all_to_all: {} into {}", name_of(in.type), name_of(out.type)));
   check("in", in.count, in_counts);
   check("out", out.count, out_counts);
-  do_all_to_all(in, in_counts, out, out_counts, content);
+  return do_all_to_all(in, in_counts, out, out_counts, content);
+}
+
+void Communicator::send(ConstBuffer in, int to) {
+  check_peer("send to", to, *this);
+  do_send(in, to);
+}
+
+void Communicator::receive(Buffer out, int from) {
+  check_peer("receive from", from, *this);
+  do_receive(out, from);
 }
 
 void Communicator::barrier() {
@@ -81,6 +159,7 @@ class SingleCommunicator : public Communicator {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
+  void abort(const std::string&) override {}
   std::unique_ptr<Communicator> split(int, int) override { return make_single_communicator(); }
 
  private:
@@ -88,14 +167,20 @@ class SingleCommunicator : public Communicator {
     if (in.count > 0 && in.data != out.data)
       std::memmove(out.data, in.data, static_cast<size_t>(in.num_bytes()));
   }
-  void do_all_reduce(Buffer, Reduction) override {}
-  void do_all_gather(ConstBuffer in, Buffer out) override { copy(in, out); }
+  Work do_all_reduce(Buffer, Reduction) override { return {}; }
+  Work do_all_gather(ConstBuffer in, Buffer out) override {
+    copy(in, out);
+    return {};
+  }
   void do_broadcast(Buffer, int) override {}
-  void do_all_to_all(ConstBuffer in, std::span<const int64_t>, Buffer out, std::span<const int64_t>,
+  Work do_all_to_all(ConstBuffer in, std::span<const int64_t>, Buffer out, std::span<const int64_t>,
                      Content) override {
     CONCLAVE_CHECK(in.count == out.count, "all_to_all: one rank receives what it sends");
     copy(in, out);
+    return {};
   }
+  void do_send(ConstBuffer, int) override {}  // there is no other rank: refused before
+  void do_receive(Buffer, int) override {}
   void do_barrier() override {}
 };
 

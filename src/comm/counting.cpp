@@ -24,6 +24,8 @@ class CountingCommunicator : public Communicator {
   int rank() const override { return ranks_->rank(); }
   int size() const override { return ranks_->size(); }
 
+  void abort(const std::string& reason) override { ranks_->abort(reason); }
+
   std::unique_ptr<Communicator> split(int color, int key) override {
     std::shared_ptr<Communicator> part = ranks_->split(color, key);
     std::vector<int32_t> nodes(static_cast<size_t>(part->size()));
@@ -37,9 +39,10 @@ class CountingCommunicator : public Communicator {
     const auto me = static_cast<size_t>(this->rank()), other = static_cast<size_t>(rank);
     return nodes_[me] == nodes_[other] ? traffic_->same_node : traffic_->other_nodes;
   }
-  // bytes_to(r): of the message to rank r.
+  // bytes_to(r): of the message to rank r. Returns when the slowest of them may arrive.
+  using Time = std::chrono::steady_clock::time_point;
   template <class BytesTo>
-  void count(Content content, BytesTo bytes_to) {
+  Time count(Content content, BytesTo bytes_to) {
     ++traffic_->calls;
     std::chrono::microseconds latency{0};
     for (int r = 0; r < size(); ++r) {
@@ -50,29 +53,46 @@ class CountingCommunicator : public Communicator {
       (content == Content::kPayload ? link.payload_bytes : link.metadata_bytes) += bytes;
       latency = std::max(latency, &link == &traffic_->same_node ? latency_.same_node : latency_.other_nodes);
     }
-    if (latency.count() > 0) std::this_thread::sleep_for(latency);
+    return std::chrono::steady_clock::now() + latency;
+  }
+  static Work not_before(Time time, Work work) {
+    if (time <= std::chrono::steady_clock::now()) return work;
+    return Work([time, work = std::make_shared<Work>(std::move(work))] {
+      work->wait();
+      std::this_thread::sleep_until(time);
+    });
   }
   static Content content_of(DataType type) {
     const bool number = type == DataType::kInt32 || type == DataType::kInt64 || type == DataType::kUInt8;
     return number ? Content::kMetadata : Content::kPayload;
   }
 
-  void do_all_reduce(Buffer buffer, Reduction reduction) override {
+  Work do_all_reduce(Buffer buffer, Reduction reduction) override {
     ++traffic_->calls;
-    ranks_->all_reduce(buffer, reduction);
+    return ranks_->start_all_reduce(buffer, reduction);
   }
-  void do_all_gather(ConstBuffer in, Buffer out) override {
-    count(content_of(in.type), [&](int) { return in.num_bytes(); });
-    ranks_->all_gather(in, out);
+  Work do_all_gather(ConstBuffer in, Buffer out) override {
+    const auto arrival = count(content_of(in.type), [&](int) { return in.num_bytes(); });
+    return not_before(arrival, ranks_->start_all_gather(in, out));
   }
   void do_broadcast(Buffer buffer, int root) override {
     ++traffic_->calls;
     ranks_->broadcast(buffer, root);
   }
-  void do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
+  Work do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
                      std::span<const int64_t> out_counts, Content content) override {
-    count(content, [&](int r) { return in_counts[static_cast<size_t>(r)] * size_of(in.type); });
-    ranks_->all_to_all(in, in_counts, out, out_counts, content);
+    const auto arrival =
+        count(content, [&](int r) { return in_counts[static_cast<size_t>(r)] * size_of(in.type); });
+    return not_before(arrival, ranks_->start_all_to_all(in, in_counts, out, out_counts, content));
+  }
+  void do_send(ConstBuffer in, int to) override {
+    const auto arrival = count(content_of(in.type), [&](int r) { return r == to ? in.num_bytes() : 0; });
+    ranks_->send(in, to);
+    std::this_thread::sleep_until(arrival);
+  }
+  void do_receive(Buffer out, int from) override {
+    ++traffic_->calls;
+    ranks_->receive(out, from);
   }
   void do_barrier() override {
     ++traffic_->calls;

@@ -2,6 +2,10 @@
 #include "conclave/comm/gloo.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <future>
+#include <stdexcept>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -13,6 +17,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "conclave/core/error.h"
+#include "watch.h"
 
 // The stub headers in gloo_stub/ are true for this version only.
 static_assert(TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 11);
@@ -48,16 +53,35 @@ at::Tensor view(ConstBuffer buffer) {
   return view(buffer.data, buffer.count, buffer.type);
 }
 
+std::string first_line(const std::exception& error) {
+  const std::string text = error.what();
+  return text.substr(0, text.find('\n'));
+}
+
+// An operation that waits this long looks whether the run was stopped.
+constexpr std::chrono::milliseconds kPatience{500};
+// Until a rank whose watch does not answer counts as gone.
+constexpr std::chrono::milliseconds kGrace{3000};
+
 class GlooCommunicator : public Communicator {
  public:
-  GlooCommunicator(c10::intrusive_ptr<c10d::Store> store, int rank, int size,
+  GlooCommunicator(c10::intrusive_ptr<c10d::Store> store, std::shared_ptr<Watch> watch, int rank, int size,
                    std::chrono::milliseconds timeout)
-      : store_(std::move(store)), rank_(rank), size_(size), timeout_(timeout) {
+      : store_(std::move(store)), watch_(std::move(watch)), rank_(rank), size_(size), timeout_(timeout) {
     auto options = c10d::ProcessGroupGloo::Options::create_default(timeout);
     gloo_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, rank, size, std::move(options));
   }
+  // Gloo ends no operation before its time, and its end waits for all of them. What was given up stays as it
+  // is until the process ends, which is soon.
+  ~GlooCommunicator() override {
+    if (watch_->stopped()) (void)gloo_.release();
+  }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+
+  void abort(const std::string& reason) override {
+    watch_->stop(fmt::format("rank {} gave up: {}", watch_->rank(), reason));
+  }
 
   std::unique_ptr<Communicator> split(int color, int key) override {
     const int32_t mine[2] = {color, key};
@@ -71,88 +95,181 @@ class GlooCommunicator : public Communicator {
     std::sort(members.begin(), members.end());
     const auto place = std::find(members.begin(), members.end(), std::pair(key, rank_)) - members.begin();
     const auto prefix = fmt::format("split{}/{}", num_splits_++, color);
-    return std::make_unique<GlooCommunicator>(c10::make_intrusive<c10d::PrefixStore>(prefix, store_),
+    return std::make_unique<GlooCommunicator>(c10::make_intrusive<c10d::PrefixStore>(prefix, store_), watch_,
                                               static_cast<int>(place), static_cast<int>(members.size()),
                                               timeout_);
   }
 
  private:
-  // Starts an operation and waits for it.
+  // Starts a collective; `tensors` are the views that it works on.
   template <class Start>
-  void run(const char* what, Start start) {
-    ++sequence_;
+  Work start(const char* what, std::vector<at::Tensor> tensors, Start begin) {
+    const int64_t sequence = ++sequence_;
+    c10::intrusive_ptr<c10d::Work> work;
     try {
-      start()->wait();
+      work = begin(tensors);
     } catch (const std::exception& error) {
-      throw Error(fmt::format("rank {} of {}: {} (operation {}) failed: {}", rank_, size_, what, sequence_,
-                              first_line(error.what())),
-                  Error::Kind::kCommunication);
+      fail(what, sequence, first_line(error));
+    }
+    return Work([this, what, sequence, work, tensors = std::move(tensors)] { finish(what, sequence, work); });
+  }
+  void finish(const char* what, int64_t sequence, const c10::intrusive_ptr<c10d::Work>& work) {
+    while (true) {
+      try {
+        work->wait(kPatience);
+        return;
+      } catch (const std::exception& error) {
+        if (work->isCompleted()) fail(what, sequence, first_line(error));
+      }
+      if (const auto word = watch_->stopped()) fail(what, sequence, *word);
     }
   }
-  static std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+  // Between two ranks; a wait in parts would break the connection.
+  template <class Begin>
+  void run(const char* what, std::vector<at::Tensor> tensors, Begin begin) {
+    const int64_t sequence = ++sequence_;
+    try {
+      begin(tensors)->wait();
+    } catch (const std::exception& error) {
+      fail(what, sequence, first_line(error));
+    }
+  }
+  // All ranks hear of it, so that none waits for this one, and those that do not answer are the cause.
+  [[noreturn]] void fail(const char* what, int64_t sequence, const std::string& text) {
+    watch_->stop(text);
+    std::string cause = watch_->stopped().value_or(text);
+    if (const auto missing = watch_->missing(kGrace); !missing.empty()) {
+      cause = fmt::format("rank {} of the run does not answer: killed, frozen or cut off ({})",
+                          fmt::join(missing, ", "), cause);
+    } else if (watch_->store_is_gone()) {
+      cause = fmt::format("whoever keeps the store, rank 0 or the launcher, is gone ({})", cause);
+    }
+    throw Error(
+        fmt::format("rank {} of {}: {} (operation {}) failed: {}", rank_, size_, what, sequence, cause),
+        Error::Kind::kCommunication);
+  }
 
-  void do_all_reduce(Buffer buffer, Reduction reduction) override {
-    std::vector<at::Tensor> tensors = {view(buffer)};
+  Work do_all_reduce(Buffer buffer, Reduction reduction) override {
     c10d::AllreduceOptions options;
     options.reduceOp = reduction == Reduction::kSum ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
-    if (buffer.count > 0) run("all_reduce", [&] { return gloo_->allreduce(tensors, options); });
+    if (buffer.count == 0) return {};
+    return start("all_reduce", {view(buffer)},
+                 [&](auto& tensors) { return gloo_->allreduce(tensors, options); });
   }
-  void do_all_gather(ConstBuffer in, Buffer out) override {
-    auto to = view(out), from = view(in);
-    if (in.count > 0)
-      run("all_gather", [&] { return gloo_->_allgather_base(to, from, c10d::AllgatherOptions()); });
+  Work do_all_gather(ConstBuffer in, Buffer out) override {
+    if (in.count == 0) return {};
+    return start("all_gather", {view(out), view(in)}, [&](auto& tensors) {
+      return gloo_->_allgather_base(tensors[0], tensors[1], c10d::AllgatherOptions());
+    });
   }
   void do_broadcast(Buffer buffer, int root) override {
-    std::vector<at::Tensor> tensors = {view(buffer)};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    if (buffer.count > 0) run("broadcast", [&] { return gloo_->broadcast(tensors, options); });
+    if (buffer.count == 0) return;
+    start("broadcast", {view(buffer)}, [&](auto& tensors) {
+      return gloo_->broadcast(tensors, options);
+    }).wait();
   }
-  void do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
+  Work do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
                      std::span<const int64_t> out_counts, Content) override {
-    auto to = view(out), from = view(in);
     // Taken by reference and emptied by the call.
     std::vector<int64_t> out_splits(out_counts.begin(), out_counts.end()),
         in_splits(in_counts.begin(), in_counts.end());
-    run("all_to_all",
-        [&] { return gloo_->alltoall_base(to, from, out_splits, in_splits, c10d::AllToAllOptions()); });
+    return start("all_to_all", {view(out), view(in)}, [&](auto& tensors) {
+      return gloo_->alltoall_base(tensors[0], tensors[1], out_splits, in_splits, c10d::AllToAllOptions());
+    });
+  }
+  void do_send(ConstBuffer in, int to) override {
+    if (in.count == 0) return;
+    run("send", {view(in)}, [&](auto& tensors) { return gloo_->send(tensors, to, 0); });
+  }
+  void do_receive(Buffer out, int from) override {
+    if (out.count == 0) return;
+    run("receive", {view(out)}, [&](auto& tensors) { return gloo_->recv(tensors, from, 0); });
   }
   void do_barrier() override {
-    run("barrier", [&] { return gloo_->barrier(c10d::BarrierOptions()); });
+    start("barrier", {}, [&](auto&) { return gloo_->barrier(c10d::BarrierOptions()); }).wait();
   }
 
   c10::intrusive_ptr<c10d::Store> store_;
+  std::shared_ptr<Watch> watch_;
   int rank_, size_;
   std::chrono::milliseconds timeout_;
   c10::intrusive_ptr<c10d::Backend> gloo_;
   int64_t sequence_ = 0, num_splits_ = 0;
 };
 
+c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& r, bool keep) {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<uint16_t>(r.master_port);
+  options.isServer = keep;
+  options.numWorkers = r.size;
+  options.waitWorkers = false;  // the ranks are waited for below, by name
+  options.timeout = r.timeout;
+  options.multiTenant = true;
+  if (keep && r.listening_socket >= 0) options.masterListenFd = r.listening_socket;
+  return c10::make_intrusive<c10d::PrefixStore>(
+      r.prefix, c10::make_intrusive<c10d::TCPStore>(r.master_address, options));
+}
+
+// A program that listens at the port and never answers would keep us for ever: torch sets no limit there.
+c10::intrusive_ptr<c10d::Store> open_store_in_time(const Rendezvous& r, bool keep) {
+  const auto store = std::make_shared<std::promise<c10::intrusive_ptr<c10d::Store>>>();
+  auto opened = store->get_future();
+  std::thread([store, r, keep] {
+    try {
+      store->set_value(open_store(r, keep));
+    } catch (...) {
+      store->set_exception(std::current_exception());
+    }
+  }).detach();
+  if (opened.wait_for(r.timeout + std::chrono::seconds(2)) != std::future_status::ready)
+    throw std::runtime_error("what listens there does not answer as a store");
+  return opened.get();
+}
+
+// Returns when all ranks have come to the store.
+void meet(c10d::Store& store, const Rendezvous& r) {
+  const auto key = [](int rank) { return fmt::format("came/{}", rank); };
+  store.set(key(r.rank), std::string("here"));
+  const auto end = std::chrono::steady_clock::now() + r.timeout;
+  for (std::vector<int> missing;; missing.clear()) {
+    for (int other = 0; other < r.size; ++other) {
+      if (!store.check({key(other)})) missing.push_back(other);
+    }
+    if (missing.empty()) return;
+    if (std::chrono::steady_clock::now() > end) {
+      throw Error(
+          fmt::format("rank {} of {} waited {} s at {}:{}, and rank {} did not come. Are all {} ranks "
+                      "started, with the same MASTER_ADDR and MASTER_PORT?",
+                      r.rank, r.size, std::chrono::duration<double>(r.timeout).count(), r.master_address,
+                      r.master_port, fmt::join(missing, ", "), r.size),
+          Error::Kind::kCommunication);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Communicator> connect_gloo(const Rendezvous& r) {
   CONCLAVE_CHECK(r.size > 0 && r.rank >= 0 && r.rank < r.size, fmt::format("rank {} of {}", r.rank, r.size));
+  // Torch would record every operation in one table of the process, without a lock between groups that run at
+  // once.
+  setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
   try {
-    c10d::TCPStoreOptions options;
-    options.port = static_cast<uint16_t>(r.master_port);
-    options.isServer = r.rank == 0 && !r.store_is_elsewhere;
-    options.numWorkers = r.size;
-    options.waitWorkers = false;  // Gloo's own meeting waits, and names what is missing
-    options.timeout = r.timeout;
-    options.multiTenant = true;
-    if (options.isServer && r.listening_socket >= 0) options.masterListenFd = r.listening_socket;
-    auto tcp = c10::make_intrusive<c10d::TCPStore>(r.master_address, options);
-    return std::make_unique<GlooCommunicator>(
-        c10::make_intrusive<c10d::PrefixStore>(r.prefix, std::move(tcp)), r.rank, r.size, r.timeout);
+    const auto store = open_store_in_time(r, r.rank == 0 && !r.store_is_elsewhere);
+    meet(*store, r);
+    auto watch = std::make_shared<Watch>(open_store(r, false), r.rank, r.size);
+    return std::make_unique<GlooCommunicator>(store, std::move(watch), r.rank, r.size, r.timeout);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
-    const std::string text = error.what();
     throw Error(
         fmt::format(
             "rank {} of {} did not meet the others at {}:{}: {}. Are all {} ranks started, and is the "
             "port free and reachable?",
-            r.rank, r.size, r.master_address, r.master_port, text.substr(0, text.find('\n')), r.size),
+            r.rank, r.size, r.master_address, r.master_port, first_line(error), r.size),
         Error::Kind::kCommunication);
   }
 }

@@ -8,7 +8,6 @@ namespace conclave::comm {
 RankGroups make_groups(std::shared_ptr<Communicator> world, const MeshSizes& sizes) {
   const Mesh mesh(world->size(), sizes);
   const auto group = [&](Axis axis) -> std::shared_ptr<Communicator> {
-    if (mesh.size(axis) == world->size()) return world;
     if (mesh.size(axis) == 1) return make_single_communicator();
     return world->split(mesh.group(world->rank(), axis).front(), world->rank());
   };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "reduce.h"
 
 namespace conclave::comm {
 
@@ -34,8 +36,23 @@ struct Post {
 // Why nobody of a run waits any longer; shared by a group and all that were split from it.
 struct Abort {
   std::mutex mutex;
-  std::exception_ptr first;
   bool happened = false;
+  int rank = 0;  // that was the first
+  std::string reason = {};
+
+  void tell(int by, const std::string& why) {
+    const std::lock_guard lock(mutex);
+    if (happened) return;
+    happened = true;
+    rank = by;
+    reason = why;
+  }
+
+  // Throws in a rank that waits.
+  void check(int rank) {
+    const std::lock_guard lock(mutex);
+    if (happened) throw broken(fmt::format("rank {}: {}", rank, reason));
+  }
 };
 
 class Group {
@@ -59,10 +76,7 @@ class Group {
     while (round_ == round) {
       all_here_.wait_for(lock, std::chrono::milliseconds(20));
       if (round_ != round) break;
-      {
-        const std::lock_guard abort_lock(abort_->mutex);
-        if (abort_->happened) throw broken(fmt::format("rank {}: another rank failed", rank));
-      }
+      abort_->check(rank);
       if (std::chrono::steady_clock::now() > end) {
         throw broken(fmt::format("rank {}: only {} of {} ranks came to {} within {} ms", rank, arrived_,
                                  size(), posts[static_cast<size_t>(rank)].signature, deadline_.count()));
@@ -78,11 +92,39 @@ class Group {
     return group;
   }
 
+  // Messages wait at the receiver until it asks for them.
+  struct Message {
+    DataType type = {};
+    std::vector<std::byte> bytes = {};
+  };
+  void leave(int from, int to, Message message) {
+    const std::lock_guard lock(mutex_);
+    messages_[{from, to}].push_back(std::move(message));
+    all_here_.notify_all();
+  }
+  Message fetch(int from, int to) {
+    std::unique_lock lock(mutex_);
+    auto& waiting = messages_[{from, to}];
+    const auto end = std::chrono::steady_clock::now() + deadline_;
+    while (waiting.empty()) {
+      all_here_.wait_for(lock, std::chrono::milliseconds(20));
+      abort_->check(to);
+      if (waiting.empty() && std::chrono::steady_clock::now() > end)
+        throw broken(
+            fmt::format("rank {}: nothing came from rank {} within {} ms", to, from, deadline_.count()));
+    }
+    auto message = std::move(waiting.front());
+    waiting.pop_front();
+    return message;
+  }
+  Abort& abort() { return *abort_; }
+
   std::vector<Post> posts;
 
  private:
   std::mutex mutex_;
   std::condition_variable all_here_;
+  std::map<std::pair<int, int>, std::deque<Message>> messages_;
   int arrived_ = 0;
   int64_t round_ = 0;
   std::chrono::milliseconds deadline_;
@@ -90,23 +132,16 @@ class Group {
   std::map<std::pair<int64_t, int>, std::shared_ptr<Group>> children_;
 };
 
-template <class T>
-void reduce_into(std::vector<std::byte>& result, const std::vector<Post>& posts, Reduction reduction) {
-  T* out = reinterpret_cast<T*>(result.data());
-  const auto count = static_cast<size_t>(posts[0].in.count);
-  std::copy_n(static_cast<const T*>(posts[0].in.data), count, out);
-  for (size_t r = 1; r < posts.size(); ++r) {
-    const T* in = static_cast<const T*>(posts[r].in.data);
-    for (size_t i = 0; i < count; ++i)
-      out[i] = reduction == Reduction::kSum ? out[i] + in[i] : std::max(out[i], in[i]);
-  }
-}
-
 class ThreadCommunicator : public Communicator {
  public:
-  ThreadCommunicator(std::shared_ptr<Group> group, int rank) : group_(std::move(group)), rank_(rank) {}
+  ThreadCommunicator(std::shared_ptr<Group> group, int rank, int world_rank)
+      : group_(std::move(group)), rank_(rank), world_rank_(world_rank) {}
   int rank() const override { return rank_; }
   int size() const override { return group_->size(); }
+
+  void abort(const std::string& reason) override {
+    group_->abort().tell(world_rank_, fmt::format("rank {} gave up: {}", world_rank_, reason));
+  }
 
   std::unique_ptr<Communicator> split(int color, int key) override {
     std::vector<std::pair<int, int>> members;  // (key, rank) of this color
@@ -119,7 +154,8 @@ class ThreadCommunicator : public Communicator {
     std::sort(members.begin(), members.end());
     const auto mine = std::find(members.begin(), members.end(), std::pair(key, rank_)) - members.begin();
     return std::make_unique<ThreadCommunicator>(
-        group_->child(sequence_, color, static_cast<int>(members.size())), static_cast<int>(mine));
+        group_->child(sequence_, color, static_cast<int>(members.size())), static_cast<int>(mine),
+        world_rank_);
   }
 
  private:
@@ -141,34 +177,33 @@ class ThreadCommunicator : public Communicator {
     group_->arrive(rank_);
   }
 
-  void do_all_reduce(Buffer buffer, Reduction reduction) override {
-    std::vector<std::byte> result(static_cast<size_t>(buffer.num_bytes()));
-    collective(
-        {.signature = fmt::format("all_reduce of {} {}", buffer.count, name_of(buffer.type)), .in = buffer},
-        [&](const std::vector<Post>& posts) {
-          switch (buffer.type) {
-            case DataType::kInt32:
-              return reduce_into<int32_t>(result, posts, reduction);
-            case DataType::kInt64:
-              return reduce_into<int64_t>(result, posts, reduction);
-            case DataType::kFloat32:
-              return reduce_into<float>(result, posts, reduction);
-            default:
-              return reduce_into<double>(result, posts, reduction);
-          }
-        });
-    if (!result.empty()) std::memcpy(buffer.data, result.data(), result.size());
+  // What is started is done when it is waited for: a rank that waited at the start might wait for one that
+  // has not come so far.
+  Work do_all_reduce(Buffer buffer, Reduction reduction) override {
+    return Work([this, buffer, reduction] {
+      std::vector<std::byte> result(static_cast<size_t>(buffer.num_bytes()));
+      collective(
+          {.signature = fmt::format("all_reduce of {} {}", buffer.count, name_of(buffer.type)), .in = buffer},
+          [&](const std::vector<Post>& posts) {
+            std::vector<const void*> parts;
+            for (const auto& post : posts) parts.push_back(post.in.data);
+            reduce_in_order(parts, reduction, {result.data(), buffer.count, buffer.type});
+          });
+      if (!result.empty()) std::memcpy(buffer.data, result.data(), result.size());
+    });
   }
 
-  void do_all_gather(ConstBuffer in, Buffer out) override {
-    collective({.signature = fmt::format("all_gather of {} {}", in.count, name_of(in.type)), .in = in},
-               [&](const std::vector<Post>& posts) {
-                 auto* to = static_cast<std::byte*>(out.data);
-                 for (const auto& post : posts) {
-                   if (in.count > 0) std::memcpy(to, post.in.data, static_cast<size_t>(in.num_bytes()));
-                   to += in.num_bytes();
-                 }
-               });
+  Work do_all_gather(ConstBuffer in, Buffer out) override {
+    return Work([this, in, out] {
+      collective({.signature = fmt::format("all_gather of {} {}", in.count, name_of(in.type)), .in = in},
+                 [&](const std::vector<Post>& posts) {
+                   auto* to = static_cast<std::byte*>(out.data);
+                   for (const auto& post : posts) {
+                     if (in.count > 0) std::memcpy(to, post.in.data, static_cast<size_t>(in.num_bytes()));
+                     to += in.num_bytes();
+                   }
+                 });
+    });
   }
 
   void do_broadcast(Buffer buffer, int root) override {
@@ -182,30 +217,47 @@ class ThreadCommunicator : public Communicator {
         });
   }
 
-  void do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
+  Work do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
                      std::span<const int64_t> out_counts, Content) override {
-    collective(
-        {.signature = fmt::format("all_to_all of {}", name_of(in.type)),
-         .in = in,
-         .counts = {in_counts.begin(), in_counts.end()}},
-        [&](const std::vector<Post>& posts) {
-          auto* to = static_cast<std::byte*>(out.data);
-          for (size_t r = 0; r < posts.size(); ++r) {
-            const auto& counts = posts[r].counts;
-            const auto me = static_cast<size_t>(rank_);
-            if (counts[me] != out_counts[r]) {
-              throw broken(fmt::format("operation {}: rank {} sends {} elements to rank {}, which expects {}",
-                                       sequence_, r, counts[me], rank_, out_counts[r]));
-            }
-            int64_t begin = 0;
-            for (size_t i = 0; i < me; ++i) begin += counts[i];
-            const int64_t bytes = counts[me] * size_of(in.type);
-            if (bytes == 0) continue;
-            std::memcpy(to, static_cast<const std::byte*>(posts[r].in.data) + begin * size_of(in.type),
-                        static_cast<size_t>(bytes));
-            to += bytes;
-          }
-        });
+    return Work([this, in, out, sent = std::vector(in_counts.begin(), in_counts.end()),
+                 expected = std::vector(out_counts.begin(), out_counts.end())] {
+      collective({.signature = fmt::format("all_to_all of {}", name_of(in.type)), .in = in, .counts = sent},
+                 [&](const std::vector<Post>& posts) { collect(posts, expected, out); });
+    });
+  }
+
+  // This rank's part of what each of `posts` sends.
+  void collect(const std::vector<Post>& posts, const std::vector<int64_t>& expected, Buffer out) const {
+    const auto me = static_cast<size_t>(rank_);
+    auto* to = static_cast<std::byte*>(out.data);
+    for (size_t r = 0; r < posts.size(); ++r) {
+      const auto& counts = posts[r].counts;
+      if (counts[me] != expected[r]) {
+        throw broken(fmt::format("operation {}: rank {} sends {} elements to rank {}, which expects {}",
+                                 sequence_, r, counts[me], rank_, expected[r]));
+      }
+      int64_t begin = 0;
+      for (size_t i = 0; i < me; ++i) begin += counts[i];
+      const int64_t bytes = counts[me] * size_of(out.type);
+      if (bytes == 0) continue;
+      std::memcpy(to, static_cast<const std::byte*>(posts[r].in.data) + begin * size_of(out.type),
+                  static_cast<size_t>(bytes));
+      to += bytes;
+    }
+  }
+
+  void do_send(ConstBuffer in, int to) override {
+    const auto* bytes = static_cast<const std::byte*>(in.data);
+    group_->leave(rank_, to, {in.type, {bytes, bytes + in.num_bytes()}});
+  }
+  void do_receive(Buffer out, int from) override {
+    const auto message = group_->fetch(from, rank_);
+    const auto count = static_cast<int64_t>(message.bytes.size()) / size_of(message.type);
+    if (message.type != out.type || count != out.count) {
+      throw broken(fmt::format("rank {} sends {} {} to rank {}, which expects {} {}", from, count,
+                               name_of(message.type), rank_, out.count, name_of(out.type)));
+    }
+    if (count > 0) std::memcpy(out.data, message.bytes.data(), message.bytes.size());
   }
 
   void do_barrier() override {
@@ -213,7 +265,7 @@ class ThreadCommunicator : public Communicator {
   }
 
   std::shared_ptr<Group> group_;
-  int rank_;
+  int rank_, world_rank_;
   int64_t sequence_ = 0;  // of operations; the same on all ranks
 };
 
@@ -223,21 +275,21 @@ void run_ranks(int size, const std::function<void(Communicator&)>& body, std::ch
   CONCLAVE_CHECK(size > 0, fmt::format("{} ranks", size));
   const auto abort = std::make_shared<Abort>();
   const auto group = std::make_shared<Group>(size, deadline, abort);
+  std::vector<std::exception_ptr> errors(static_cast<size_t>(size));
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
       try {
-        ThreadCommunicator communicator(group, rank);
+        ThreadCommunicator communicator(group, rank, rank);
         body(communicator);
       } catch (...) {
-        const std::lock_guard lock(abort->mutex);
-        if (!abort->happened) abort->first = std::current_exception();
-        abort->happened = true;
+        errors[static_cast<size_t>(rank)] = std::current_exception();
+        abort->tell(rank, "another rank failed");
       }
     });
   }
   for (auto& thread : threads) thread.join();
-  if (abort->happened) std::rethrow_exception(abort->first);
+  if (auto& first = errors[static_cast<size_t>(abort->rank)]; first) std::rethrow_exception(first);
 }
 
 }  // namespace conclave::comm

@@ -49,7 +49,7 @@ TensorSet open_weights(const std::filesystem::path& from) {
 class WeightMatch {
  public:
   explicit WeightMatch(const TensorSet& set) : set_(set) {
-    for (const auto& name : set.names()) unused_[name] = &set.at(name);
+    for (const auto& name : set.names()) unused_[name] = set.at(name);
   }
 
   // An expert of another rank: its shape is that rank's business.
@@ -64,7 +64,7 @@ class WeightMatch {
         absent_.push_back(slice.name);
       return;
     }
-    const TensorView& view = *found->second;
+    const StoredTensor view = std::move(found->second);
     unused_.erase(found);
     if (view.shape != slice.tensor.sizes().vec()) {
       problems_.push_back(fmt::format("'{}' is [{}], the model needs [{}]", slice.name,
@@ -73,14 +73,14 @@ class WeightMatch {
       problems_.push_back(
           fmt::format("'{}' is of type {}, which is no floating type", slice.name, view.dtype));
     } else {
-      pairs_.emplace_back(slice.tensor, &view);
+      pairs_.emplace_back(slice.tensor, view);
     }
   }
 
   void refuse_mismatches() {
     for (const auto& [name, view] : unused_)
       problems_.push_back(
-          fmt::format("'{}' [{}] belongs to no parameter", name, fmt::join(view->shape, ", ")));
+          fmt::format("'{}' [{}] belongs to no parameter", name, fmt::join(view.shape, ", ")));
     if (problems_.empty()) return;
     std::string text;
     for (size_t i = 0; i < std::min(problems_.size(), kNamedMismatches); ++i) text += "\n  " + problems_[i];
@@ -93,8 +93,8 @@ class WeightMatch {
   // The views may lie at any address, so each goes through a tensor of its own.
   void copy() const {
     for (const auto& [target, view] : pairs_) {
-      const auto values = at::empty(view->shape, *floating_type(view->dtype));
-      std::memcpy(values.mutable_data_ptr(), view->bytes.data(), view->bytes.size());
+      const auto values = at::empty(view.shape, *floating_type(view.dtype));
+      std::memcpy(values.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
       target.copy_(values);
     }
   }
@@ -108,8 +108,8 @@ class WeightMatch {
   }
 
   const TensorSet& set_;
-  std::map<std::string, const TensorView*> unused_;
-  std::vector<std::pair<at::Tensor, const TensorView*>> pairs_;
+  std::map<std::string, StoredTensor> unused_;
+  std::vector<std::pair<at::Tensor, StoredTensor>> pairs_;
   std::vector<std::string> problems_, absent_;
 };
 

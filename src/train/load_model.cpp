@@ -78,7 +78,7 @@ LoadedModel load_model(const ModelPlace& place, const std::vector<std::string>& 
   loaded.config = read_run_config(place.config, overrides, registry);
   loaded.tokenizer = data::make_tokenizer(loaded.config.tokenizer);
   loaded.model = make_model(loaded.config, *loaded.tokenizer, registry);
-  load_checkpoint(checkpoint, nn::tagged_parameters(*loaded.model), named_buffers(*loaded.model), nullptr);
+  restore_weights(checkpoint, nn::tagged_parameters(*loaded.model), named_buffers(*loaded.model));
   loaded.step = checkpoint.manifest().step;
   return loaded;
 }

@@ -28,9 +28,12 @@ void ParallelismOptions::fields(config::Fields& f) {
   f("tensor_parallel_size", tensor_parallel_size, "Ranks that share the matrices of a layer.").min(1);
   f("expert_tensor_parallel_size", expert_tensor_parallel_size, "Ranks that share the matrices of an expert.")
       .min(1);
-  f("zero_stage", zero_stage, "What data-parallel ranks share out: 0 nothing, 1 optimizer states.")
+  f("zero_stage", zero_stage,
+    "What the ranks that hold a parameter share out: 0 nothing, 1 its update and optimizer states.")
       .min(0)
       .max(3);
+  f("timeout_seconds", timeout_seconds, "How long a rank waits for the others, to meet and in an operation.")
+      .positive();
   f("backend", backend,
     {{"auto", Backend::kAuto},
      {"local", Backend::kLocal},
@@ -45,11 +48,12 @@ void ParallelismOptions::fields(config::Fields& f) {
     };
     whole("tensor_parallel_size", tensor_parallel_size);
     whole("expert_tensor_parallel_size", expert_tensor_parallel_size);
-    if (zero_stage > 0) {
+    if (zero_stage > 1) {
       check.error(
           "zero_stage",
-          fmt::format("stage {} shares states out over ranks, and this version keeps them whole", zero_stage),
-          "write 0");
+          fmt::format("stage {} shares out gradients or parameters, and this version keeps them whole",
+                      zero_stage),
+          "write 1 or 0");
     }
     if (backend == Backend::kNccl) {
       check.error("backend", "it connects GPUs, and this version computes on the CPU", "write auto or gloo");

@@ -57,10 +57,11 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
       config.model.moe && config.model.moe->dispatcher.type == model::DispatcherType::kAllToAll;
   model_ = make_model(config, *dataset_.tokenizer, registry_, moves_tokens ? ranks_.expert : nullptr);
   model_->set_recompute(config.training.recompute);
-  parameters_ = nn::tagged_parameters(*model_);
-  freeze_parameters(parameters_, config.training.freeze, hooks_.log);
-  optimizer_ = std::make_unique<optim::AdamW>(parameters_, config.optimizer);
-  gradients_ = std::make_unique<optim::Gradients>(parameters_, ranks_);
+  const auto parameters = nn::tagged_parameters(*model_);
+  freeze_parameters(parameters, config.training.freeze, hooks_.log);
+  shards_ = std::make_shared<optim::ParameterShards>(parameters, ranks_, config.parallelism.zero_stage);
+  optimizer_ = std::make_unique<optim::AdamW>(shards_->owned(), config.optimizer);
+  gradients_ = std::make_unique<optim::Gradients>(shards_);
   if (config.model.moe) {
     aux_ = AuxObjective(config.model.moe->aux_losses, registry_);
     const auto& balance = config.model.moe->balance_update;
@@ -76,7 +77,7 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
     if (const auto step = directory.resume_step()) {
       restore(*step);
     } else if (const auto& from = config.checkpoint.init_from) {
-      load_weights(*from, parameters_, named_buffers(*model_), hooks_.log);
+      load_weights(*from, parameters, named_buffers(*model_), hooks_.log);
     }
   });
   if (const auto& peak = config.logging.peak_tflops) {
@@ -104,6 +105,7 @@ TrainingResult Trainer::run() {
   try {
     return run_to_end();
   } catch (const std::exception& error) {
+    ranks_.world->abort(error.what());  // before anything here waits for the others
     report_failure(error.what());
     throw;
   }

@@ -23,8 +23,7 @@ void Trainer::save(bool last) {
       R"("source_counts": [{}], "data_fingerprint": {}}})",
       optimizer_->num_steps(), skipped_, json_number(seconds), sampler.consumed_samples,
       fmt::join(sampler.counts, ", "), json_quote(sampler.fingerprint));
-  contents.files =
-      checkpoint_files(parameters_, named_buffers(*model_), *optimizer_, checkpoint_share(ranks_));
+  contents.files = checkpoint_files(*shards_, named_buffers(*model_), *optimizer_);
   try {
     checkpoints_.save(contents, *ranks_.world);
     saved_step_ = step_;
@@ -68,7 +67,8 @@ void Trainer::report_failure(const std::string& reason) const {
 
 void Trainer::restore(int64_t step) {
   const Checkpoint checkpoint = checkpoints_.open(step);
-  load_checkpoint(checkpoint, parameters_, named_buffers(*model_), optimizer_.get());
+  restore_weights(checkpoint, shards_->parameters(), named_buffers(*model_));
+  restore_moments(checkpoint, *shards_, *optimizer_);
   const std::string place = (checkpoint.folder() / kStateFile).string();
   const Json json = parse_json(checkpoint.state(), place);
   const JsonReader state(json, place);

@@ -35,6 +35,7 @@ StepReport Trainer::train_step() {
   if (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)) {
     const double limit = config_.training.clip_grad.value_or(report.gradient_norm);
     optimizer_->step(report.lr, report.gradient_norm > limit ? limit / report.gradient_norm : 1.0);
+    shards_->gather();
     if (balance_) {
       const auto routers = model_->routers();
       for (size_t layer = 0; layer < routers.size(); ++layer) {
@@ -93,6 +94,7 @@ Trainer::StepSums Trainer::backward_micro_batches(const std::vector<data::Batch>
       counts_[layer].add(context.traces[layer].plan);
     }
     objective = aux_.add_to(objective, context.traces, totals, step_);
+    if (&batch == &batches.back()) gradients_->send_as_they_come();
     objective.backward();
     sums.nats += loss.sum.item<double>();
     sums.bytes += batch.num_target_bytes;

@@ -16,6 +16,12 @@
 
 namespace conclave::comm {
 
+// The store asks for the name of every address that connects; where no name server answers, it waits.
+inline void loopback_only() {
+  setenv("GLOO_SOCKET_IFNAME", "lo", 1);
+  setenv("RES_OPTIONS", "timeout:1 attempts:1", 1);
+}
+
 // A port of this machine that nobody listens on.
 inline int free_port() {
   const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
@@ -36,7 +42,7 @@ inline int free_port() {
 // here; what the first rank threw is thrown here.
 inline void run_gloo_ranks(int size, const std::function<void(Communicator&)>& body,
                            std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
-  setenv("GLOO_SOCKET_IFNAME", "lo", 1);
+  loopback_only();
   const int port = free_port();
   int errors[2];
   if (pipe(errors) != 0) throw Error("no pipe");

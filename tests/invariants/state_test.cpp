@@ -78,11 +78,12 @@ TEST_F(Invariant5, evaluation_leaves_the_training_state_alone_and_one_that_takes
 
 TEST_F(Invariant5, a_checkpoint_leaves_the_training_state_alone) {
   stream_.next();
-  optim::AdamW optimizer(tiny_.parameters, {});
+  const optim::ParameterShards shards(tiny_.parameters);
+  optim::AdamW optimizer(shards.owned(), {});
   train::CheckpointStore store(tiny_.folder / "checkpoints");
   EXPECT_TRUE(leaves_the_state_alone([&] {
     train::CheckpointContents contents{.step = 1, .tokens = 2, .state = "{}"};
-    contents.files = train::checkpoint_files(tiny_.parameters, train::named_buffers(*tiny_.model), optimizer);
+    contents.files = train::checkpoint_files(shards, train::named_buffers(*tiny_.model), optimizer);
     store.save(contents);
   }));
 }
@@ -138,7 +139,8 @@ void use_the_whole_library() {
   std::ofstream(file) << "model: {hidden_size: 12, num_attention_heads: 3, num_key_value_heads: 3}\n"
                          "data: {train: [{path: a.txt}]}\ntraining: {train_iters: 2}\n";
   train::dump_run_config(train::read_run_config(file, {"run.seed=3"}, tiny.registry), tiny.registry);
-  optim::AdamW optimizer(tiny.parameters, {});
+  const optim::ParameterShards shards(tiny.parameters);
+  optim::AdamW optimizer(shards.owned(), {});
   auto stream = tiny.stream(2);
   for (int step = 0; step < 2; ++step) {
     moe::ForwardContext context;
@@ -149,9 +151,10 @@ void use_the_whole_library() {
   train::evaluate(*tiny.model, {tiny.dataset, {.micro_batch_size = 3}}, 1, 2);
   train::CheckpointStore store(tiny.folder / "checkpoints");
   train::CheckpointContents contents{.step = 2, .tokens = 2, .state = "{}"};
-  contents.files = train::checkpoint_files(tiny.parameters, train::named_buffers(*tiny.model), optimizer);
+  contents.files = train::checkpoint_files(shards, train::named_buffers(*tiny.model), optimizer);
   store.save(contents);
-  train::load_checkpoint(store.open(2), tiny.parameters, train::named_buffers(*tiny.model), &optimizer);
+  train::restore_weights(store.open(2), tiny.parameters, train::named_buffers(*tiny.model));
+  train::restore_moments(store.open(2), shards, optimizer);
   const train::Metric metric{"train/loss", 0.5};
   for (const auto& sink : train::make_metrics_sinks({"jsonl", "tensorboard"}, train::builtin_metrics_sinks(),
                                                     {.folder = tiny.folder.path()}))

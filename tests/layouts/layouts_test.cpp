@@ -94,6 +94,7 @@ class Layouts : public RanksRun {
         layout.expert_parallel * one_of<int>(variant.power_of_two ? std::vector{1, 2} : std::vector{1, 2, 3});
     while (experts < 3) experts *= 2;
     const int micro_batch = one_of<int>({1, 2}), accumulation = layout.ranks > 4 ? 1 : one_of<int>({1, 3});
+    const int zero_stage = one_of<int>({0, 1});
     auto overrides = variant.overrides;
     for (const auto& text :
          {fmt::format("model.moe.num_experts={}", experts),
@@ -101,14 +102,16 @@ class Layouts : public RanksRun {
           fmt::format("training.global_batch_size={}", micro_batch * accumulation * layout.ranks),
           std::string("training.train_iters=4"), std::string("training.exit_after=3"),
           std::string("evaluation.sample_tokens=9"),
-          fmt::format("model.num_hidden_layers={}", i % 3 == 0 ? 2 : 1), fmt::format("run.seed={}", i)}) {
+          fmt::format("model.num_hidden_layers={}", i % 3 == 0 ? 2 : 1), fmt::format("run.seed={}", i),
+          fmt::format("parallelism.zero_stage={}", zero_stage)}) {
       overrides.push_back(text);
     }
-    return {.name = fmt::format("{} {}: {} ranks, experts ({}) over {}, {} x {} sequences a rank", i,
-                                variant.name, layout.ranks, experts, layout.expert_parallel, accumulation,
-                                micro_batch),
-            .layout = layout,
-            .overrides = overrides};
+    return {
+        .name = fmt::format("{} {}: {} ranks, experts ({}) over {}, {} x {} sequences a rank, ZeRO stage {}",
+                            i, variant.name, layout.ranks, experts, layout.expert_parallel, accumulation,
+                            micro_batch, zero_stage),
+        .layout = layout,
+        .overrides = overrides};
   }
 
   std::mt19937 random_{static_cast<uint32_t>(from_environment("CONCLAVE_TEST_SEED", 20))};

@@ -28,6 +28,10 @@ TEST_F(Ranks, train_as_one_rank_in_every_layout) {
   expect_as_one_rank({{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}, {8, 2}, {8, 8}}, {});
 }
 
+TEST_F(Ranks, that_share_out_the_optimizer_states_train_as_one) {
+  expect_as_one_rank({{2, 1}, {4, 2}, {4, 4}}, {"parallelism.zero_stage=1", "training.clip_grad=0.05"});
+}
+
 TEST_F(Ranks, counts_of_the_global_batch_are_those_of_all_ranks) {
   expect_as_one_rank({{2, 1}, {4, 2}},
                      {"model.moe.aux_losses=[{type: load_balancing, weight: 0.05, scope: global_batch}, "
@@ -52,12 +56,18 @@ TEST_F(Ranks, slots_and_hidden_tokens_are_shared_out) {
 TEST_F(Ranks, an_interrupted_run_goes_on_in_any_layout) {
   train_on({}, "one");
   for (const Layout& next : {Layout{1, 1}, Layout{2, 2}, Layout{8, 4}, Layout{4, 1}}) {
-    SCOPED_TRACE(fmt::format("{} ranks, experts over {}", next.ranks, next.expert_parallel));
-    const auto run = fmt::format("n{}e{}", next.ranks, next.expert_parallel);
-    train_on({4, 2}, read_for({4, 2}, run, {"training.exit_after=2"}));
-    EXPECT_TRUE(std::filesystem::exists(checkpoint(run, 2) / "model-00002-of-00002.safetensors"));
-    train_on(next, run);
-    expect_same_training("one", run, 5);
+    for (const auto& [zero, then] : {std::pair(0, 0), std::pair(1, 0), std::pair(1, 1), std::pair(0, 1)}) {
+      SCOPED_TRACE(fmt::format("{} ranks, experts over {}, ZeRO stage {} and then {}", next.ranks,
+                               next.expert_parallel, zero, then));
+      const auto run = fmt::format("n{}e{}z{}{}", next.ranks, next.expert_parallel, zero, then);
+      const auto stage = [](int value) { return fmt::format("parallelism.zero_stage={}", value); };
+      train_on({4, 2}, read_for({4, 2}, run, {"training.exit_after=2", stage(zero)}));
+      EXPECT_TRUE(std::filesystem::exists(checkpoint(run, 2) / "model-00002-of-00002.safetensors"));
+      EXPECT_EQ(std::filesystem::exists(checkpoint(run, 2) / "optimizer-00004-of-00004.safetensors"),
+                zero == 1);
+      train_on(next, run, {stage(then)});
+      expect_same_training("one", run, 5);
+    }
   }
 }
 

@@ -162,7 +162,7 @@ TEST_F(RunConfigKeys, what_this_version_cannot_run_on_is_refused_by_name) {
     EXPECT_TRUE(has(message, fmt::format("parallelism.{}: 4 ranks are to split a matrix", key))) << message;
     EXPECT_EQ(one(fmt::format("parallelism.{}=1", key)), "");
   }
-  EXPECT_TRUE(has(one("parallelism.zero_stage=1"), "this version keeps them whole"));
+  EXPECT_TRUE(has(one("parallelism.zero_stage=2"), "this version keeps them whole"));
   EXPECT_TRUE(has(one("parallelism.backend=nccl"), "this version computes on the CPU"));
   EXPECT_TRUE(has(one("model.moe.dispatcher.type=all_gather"), "write all_to_all or auto"));
   EXPECT_EQ(one("model.moe.dispatcher={type: local}"), "");

@@ -6,10 +6,11 @@
 
 namespace conclave::comm {
 
-// For tests and for finding a hang: before every operation the ranks compare what they are about to do (which
-// operation, how many elements of which type, how much for whom). When they disagree, all of them throw Error
-// (kCommunication) with the number of the operation and what the first two that differ called; nothing has
-// moved then. Costs several small exchanges for each operation. Groups that are split off are checked, too.
+// For tests and for finding a hang: before every operation but send and receive the ranks compare what they
+// are about to do (which operation, how many elements of which type, how much for whom). When they disagree,
+// all of them throw Error (kCommunication) with the number of the operation and what the first two that
+// differ called; nothing has moved then. Costs several small exchanges for each operation. Groups that are
+// split off are checked, too.
 std::unique_ptr<Communicator> check_calls(std::shared_ptr<Communicator> ranks);
 
 }  // namespace conclave::comm

@@ -16,14 +16,14 @@ struct LinkVolume {
   int64_t metadata_bytes = 0;  // counts, combine weights: what describes the rows
 };
 
-// What one rank sent to others by all_to_all and all_gather. A broadcast or an all-reduce counts as a call
-// alone: what it sends is the transport's choice.
+// What one rank sent to others by all_to_all, reduce_scatter (an all_to_all of its parts), all_gather and
+// send. A broadcast or an all-reduce counts as a call alone: what it sends is the transport's choice.
 struct Traffic {
   int64_t calls = 0;  // operations of any kind
   LinkVolume same_node = {}, other_nodes = {};
 };
 
-// Slept before an operation that sends a message over such a link.
+// An operation that sends a message over such a link is not done earlier than this after its start.
 struct Latency {
   std::chrono::microseconds same_node{0}, other_nodes{0};
 };

@@ -25,7 +25,8 @@ struct Rendezvous {
 
 // The world of processes on CPUs, through LibTorch's Gloo. One rank a process: torch keeps one record of
 // Gloo's operations for the whole process, without a lock between groups that run at once. Throws Error
-// (kCommunication) that names address and rank when the ranks do not meet in time.
+// (kCommunication) that names the address and the ranks that did not come in time. When an operation fails,
+// every rank hears of it within a second, and the Error names those that do not answer any more.
 std::unique_ptr<Communicator> connect_gloo(const Rendezvous& rendezvous);
 
 }  // namespace conclave::comm

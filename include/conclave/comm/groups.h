@@ -7,7 +7,9 @@
 
 namespace conclave::comm {
 
-// The ranks of a run as one of them sees them, grouped by what the members share.
+// The ranks of a run as one of them sees them, grouped by what the members share. Each group is a
+// communicator of its own, even where two have the same members: gradients are summed while tokens are
+// exchanged, and which comes first may differ from rank to rank.
 struct RankGroups {
   std::shared_ptr<Communicator> world = {};
   std::shared_ptr<Communicator> data = {};         // hold the same parameters outside the experts

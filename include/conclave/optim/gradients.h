@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <memory>
 #include <vector>
 
-#include "conclave/comm/groups.h"
-#include "conclave/nn/module.h"
+#include "conclave/optim/parameter_shards.h"
 
 namespace conclave::optim {
 
@@ -12,30 +12,35 @@ namespace conclave::optim {
 // is read.
 class Gradients {
  public:
+  explicit Gradients(std::shared_ptr<const ParameterShards> shards);
+  // On one rank, or without anything shared out.
   explicit Gradients(std::vector<nn::TaggedParameter> parameters,
                      comm::RankGroups ranks = comm::single_rank());
+  ~Gradients();
 
-  // Every gradient becomes the sum over the ranks that hold its parameter, the same bits on all of them. In
-  // buckets whose order is that of the parameters, last ones first, so that no rank waits for another's. A
-  // parameter without a gradient counts as zero, and keeps none if it has one nowhere. Called by all ranks.
+  // The next backward pass is the step's last one: each bucket of parameters is on its way to the other ranks
+  // as soon as their gradients are complete, while the pass goes on. A parameter that gets another part of
+  // its gradient after that is an Error. Without this call everything is sent by sum_over_ranks().
+  void send_as_they_come();
+
+  // Every gradient that this rank updates by (ParameterShards::owned) becomes the sum over the ranks that
+  // hold the parameter; the others are freed. A parameter without a gradient counts as zero, and keeps none
+  // if it has one nowhere. Buckets are started in one order on every rank, so that none waits for another's.
+  // Called by all ranks.
   void sum_over_ranks();
 
-  // Global norm over all experts and each other parameter once; the same bits on all ranks. Called by all
-  // ranks.
+  // Global norm of the sums, every element of every expert and all else once; the same bits on all ranks.
+  // Called by all ranks.
   double norm() const;
 
- private:
-  struct Bucket {
-    nn::ReduceGroup group = {};
-    std::vector<size_t> parameters = {};
-    int64_t size = 0;  // elements
-  };
-  comm::Communicator& group(nn::ReduceGroup group) const;
-  void sum(const Bucket& bucket);
+  // What is hooked into the backward pass and keeps count; for the sources of this class.
+  struct Flight;
 
-  std::vector<nn::TaggedParameter> parameters_;
-  comm::RankGroups ranks_;
-  std::vector<Bucket> buckets_;
+ private:
+  void unhook();
+
+  std::shared_ptr<const ParameterShards> shards_;
+  std::shared_ptr<Flight> flight_;
 };
 
 }  // namespace conclave::optim

@@ -20,6 +20,7 @@ struct ParallelismOptions {
   int64_t tensor_parallel_size = 1;
   int64_t expert_tensor_parallel_size = 1;
   int64_t zero_stage = 0;
+  double timeout_seconds = 300;
   Backend backend = Backend::kAuto;
   void fields(config::Fields& f);
 };

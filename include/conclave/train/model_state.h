@@ -6,6 +6,7 @@
 #include "conclave/comm/groups.h"
 #include "conclave/nn/module.h"
 #include "conclave/optim/optimizer.h"
+#include "conclave/optim/parameter_shards.h"
 #include "conclave/train/checkpoint_store.h"
 
 namespace conclave::train {
@@ -14,9 +15,15 @@ namespace conclave::train {
 // ("layers_0.moe.experts.3.gate_proj.weight"). The same slicing applies to anything of the parameter's shape.
 struct NamedSlice {
   std::string name;
-  at::Tensor tensor;  // a view; contiguous
+  at::Tensor tensor;      // a view; contiguous
+  int64_t first_row = 0;  // of what `tensor` is a part of
+  int64_t num_rows = 1;   // of the whole; 1 for a scalar
+  bool is_whole() const { return tensor.dim() == 0 || tensor.size(0) == num_rows; }
 };
 std::vector<NamedSlice> logical_slices(const nn::TaggedParameter& parameter, const at::Tensor& values);
+// The same of `rows` of the parameter alone, of which `values` holds nothing else.
+std::vector<NamedSlice> logical_slices(const nn::TaggedParameter& parameter, const at::Tensor& values,
+                                       optim::RowRange rows);
 // Names of all slices, those of the experts on other ranks too.
 std::vector<std::string> logical_names(const nn::TaggedParameter& parameter);
 
@@ -25,23 +32,31 @@ std::vector<NamedSlice> named_buffers(const torch::nn::Module& root);
 
 // What one rank writes of a checkpoint, so that the ranks together write everything once.
 struct CheckpointShare {
-  bool experts = true;  // those of this rank
-  bool data = true;     // everything else
-  int file = 1, num_files = 1;
+  struct File {
+    int number = 1, of = 1;
+  };
+  bool experts = true;            // those of this rank
+  bool data = true;               // everything else
+  bool moments_by_owner = false;  // moments of all rows that this rank owns, whatever it writes besides
+  File model = {}, optimizer = {};
 };
-CheckpointShare checkpoint_share(const comm::RankGroups& ranks);
+CheckpointShare checkpoint_share(const optim::ParameterShards& shards);
 
 // This rank's files of a checkpoint: model.safetensors and optimizer.safetensors (moments as NAME.exp_avg,
 // .exp_avg_sq), model-00001-of-00002.safetensors and so on where several ranks write; maybe none. The views
 // point into the tensors.
-std::vector<FileContents> checkpoint_files(const std::vector<nn::TaggedParameter>& parameters,
+// Moments of a part of a tensor's rows say so in the file's metadata (rows_entry).
+std::vector<FileContents> checkpoint_files(const optim::ParameterShards& shards,
                                            const std::vector<NamedSlice>& buffers,
-                                           const optim::AdamW& optimizer, const CheckpointShare& share = {});
+                                           const optim::AdamW& optimizer);
 
 // Copies values back: of the experts, those of this rank, whatever ranks wrote the checkpoint. Throws Error
 // (kData) that names the tensor, the file and both shapes; a missing tensor or one that belongs to no rank's
-// model is an error too. `optimizer` may be null: weights only.
-void load_checkpoint(const Checkpoint& checkpoint, const std::vector<nn::TaggedParameter>& parameters,
-                     const std::vector<NamedSlice>& buffers, const optim::AdamW* optimizer);
+// model is an error too.
+void restore_weights(const Checkpoint& checkpoint, const std::vector<nn::TaggedParameter>& parameters,
+                     const std::vector<NamedSlice>& buffers);
+// The same of the moments of the rows that this rank owns.
+void restore_moments(const Checkpoint& checkpoint, const optim::ParameterShards& shards,
+                     const optim::AdamW& optimizer);
 
 }  // namespace conclave::train

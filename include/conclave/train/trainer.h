@@ -104,7 +104,7 @@ class Trainer {
   TrainerHooks hooks_;
   data::Dataset dataset_;
   std::shared_ptr<model::LanguageModel> model_;
-  std::vector<nn::TaggedParameter> parameters_;
+  std::shared_ptr<const optim::ParameterShards> shards_;
   std::unique_ptr<optim::AdamW> optimizer_;
   std::unique_ptr<optim::Gradients> gradients_;
   AuxObjective aux_;
