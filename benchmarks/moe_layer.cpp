@@ -77,8 +77,9 @@ struct Case {
 at::Tensor run_conclave(const Case& c) {
   const auto dispatcher = moe::make_local_dispatcher();
   const auto weights_A = c.weight_N.index_select(0, c.plan.pair_of_row_A);
-  const auto d = dispatcher->dispatch(c.plan, c.x_TD, weights_A);
-  return dispatcher->combine(c.plan, d, ops::expert_mlp(d.rows, d.weights_A, c.w13_E2FD, c.w2_EDF));
+  const auto layout = dispatcher->plan(c.plan);
+  const auto d = dispatcher->dispatch(c.plan, *layout, c.x_TD, weights_A);
+  return dispatcher->combine(c.plan, *layout, d, ops::expert_mlp(d.rows, d.weights_A, c.w13_E2FD, c.w2_EDF));
 }
 
 at::Tensor run_loop(const Case& c) {

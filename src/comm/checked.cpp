@@ -63,9 +63,9 @@ class CheckedCommunicator : public Communicator {
                       name_of(buffer.type)));
     return ranks_->start_all_reduce(buffer, reduction);
   }
-  Work do_all_gather(ConstBuffer in, Buffer out) override {
+  Work do_all_gather(ConstBuffer in, Buffer out, Content content) override {
     agree(fmt::format("all_gather of {} {}", in.count, name_of(in.type)));
-    return ranks_->start_all_gather(in, out);
+    return ranks_->start_all_gather(in, out, content);
   }
   void do_broadcast(Buffer buffer, int root) override {
     agree(fmt::format("broadcast of {} {} from {}", buffer.count, name_of(buffer.type), root));

@@ -78,20 +78,20 @@ Work Communicator::start_all_reduce(Buffer buffer, Reduction reduction) {
   return do_all_reduce(buffer, reduction);
 }
 
-void Communicator::reduce_scatter(ConstBuffer in, Buffer out) {
-  start_reduce_scatter(in, out).wait();
+void Communicator::reduce_scatter(ConstBuffer in, Buffer out, Content content) {
+  start_reduce_scatter(in, out, content).wait();
 }
 // Each rank's parts are brought to it and added there: (size - 1) / size of `in` leaves a rank, as with a
 // ring, and the order of the sum is the same whatever moves the parts.
-Work Communicator::start_reduce_scatter(ConstBuffer in, Buffer out) {
+Work Communicator::start_reduce_scatter(ConstBuffer in, Buffer out, Content content) {
   check_type("reduce_scatter", in.type);
   CONCLAVE_CHECK(in.type == out.type && in.count == out.count * size(),
                  fmt::format("reduce_scatter: {} {} elements into {} {}, not {} times as few", in.count,
                              name_of(in.type), out.count, name_of(out.type), size()));
   const auto parts = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(in.num_bytes()));
   const std::vector<int64_t> counts(static_cast<size_t>(size()), out.count);
-  const auto exchange =
-      std::make_shared<Work>(start_all_to_all(in, counts, {parts->data(), in.count, in.type}, counts));
+  const auto exchange = std::make_shared<Work>(
+      start_all_to_all(in, counts, {parts->data(), in.count, in.type}, counts, content));
   return Work([parts, exchange, out, num_parts = counts.size()] {
     exchange->wait();
     std::vector<const void*> places;
@@ -101,14 +101,14 @@ Work Communicator::start_reduce_scatter(ConstBuffer in, Buffer out) {
   });
 }
 
-void Communicator::all_gather(ConstBuffer in, Buffer out) {
-  start_all_gather(in, out).wait();
+void Communicator::all_gather(ConstBuffer in, Buffer out, Content content) {
+  start_all_gather(in, out, content).wait();
 }
-Work Communicator::start_all_gather(ConstBuffer in, Buffer out) {
+Work Communicator::start_all_gather(ConstBuffer in, Buffer out, Content content) {
   CONCLAVE_CHECK(in.type == out.type && out.count == in.count * size(),
                  fmt::format("all_gather: {} {} elements into {} {}, not {} times as many", in.count,
                              name_of(in.type), out.count, name_of(out.type), size()));
-  return do_all_gather(in, out);
+  return do_all_gather(in, out, content);
 }
 
 void Communicator::broadcast(Buffer buffer, int root) {
@@ -168,7 +168,7 @@ class SingleCommunicator : public Communicator {
       std::memmove(out.data, in.data, static_cast<size_t>(in.num_bytes()));
   }
   Work do_all_reduce(Buffer, Reduction) override { return {}; }
-  Work do_all_gather(ConstBuffer in, Buffer out) override {
+  Work do_all_gather(ConstBuffer in, Buffer out, Content) override {
     copy(in, out);
     return {};
   }

@@ -30,7 +30,8 @@ class CountingCommunicator : public Communicator {
     std::shared_ptr<Communicator> part = ranks_->split(color, key);
     std::vector<int32_t> nodes(static_cast<size_t>(part->size()));
     const int32_t mine = nodes_[static_cast<size_t>(rank())];
-    part->all_gather({&mine, 1, DataType::kInt32}, {nodes.data(), part->size(), DataType::kInt32});
+    part->all_gather({&mine, 1, DataType::kInt32}, {nodes.data(), part->size(), DataType::kInt32},
+                     Content::kMetadata);
     return count_traffic(part, {nodes.begin(), nodes.end()}, traffic_, latency_);
   }
 
@@ -62,18 +63,13 @@ class CountingCommunicator : public Communicator {
       std::this_thread::sleep_until(time);
     });
   }
-  static Content content_of(DataType type) {
-    const bool number = type == DataType::kInt32 || type == DataType::kInt64 || type == DataType::kUInt8;
-    return number ? Content::kMetadata : Content::kPayload;
-  }
-
   Work do_all_reduce(Buffer buffer, Reduction reduction) override {
     ++traffic_->calls;
     return ranks_->start_all_reduce(buffer, reduction);
   }
-  Work do_all_gather(ConstBuffer in, Buffer out) override {
-    const auto arrival = count(content_of(in.type), [&](int) { return in.num_bytes(); });
-    return not_before(arrival, ranks_->start_all_gather(in, out));
+  Work do_all_gather(ConstBuffer in, Buffer out, Content content) override {
+    const auto arrival = count(content, [&](int) { return in.num_bytes(); });
+    return not_before(arrival, ranks_->start_all_gather(in, out, content));
   }
   void do_broadcast(Buffer buffer, int root) override {
     ++traffic_->calls;
@@ -86,7 +82,7 @@ class CountingCommunicator : public Communicator {
     return not_before(arrival, ranks_->start_all_to_all(in, in_counts, out, out_counts, content));
   }
   void do_send(ConstBuffer in, int to) override {
-    const auto arrival = count(content_of(in.type), [&](int r) { return r == to ? in.num_bytes() : 0; });
+    const auto arrival = count(Content::kPayload, [&](int r) { return r == to ? in.num_bytes() : 0; });
     ranks_->send(in, to);
     std::this_thread::sleep_until(arrival);
   }

@@ -156,7 +156,7 @@ class GlooCommunicator : public Communicator {
     return start("all_reduce", {view(buffer)},
                  [&](auto& tensors) { return gloo_->allreduce(tensors, options); });
   }
-  Work do_all_gather(ConstBuffer in, Buffer out) override {
+  Work do_all_gather(ConstBuffer in, Buffer out, Content) override {
     if (in.count == 0) return {};
     return start("all_gather", {view(out), view(in)}, [&](auto& tensors) {
       return gloo_->_allgather_base(tensors[0], tensors[1], c10d::AllgatherOptions());
@@ -254,8 +254,6 @@ void meet(c10d::Store& store, const Rendezvous& r) {
 
 std::unique_ptr<Communicator> connect_gloo(const Rendezvous& r) {
   CONCLAVE_CHECK(r.size > 0 && r.rank >= 0 && r.rank < r.size, fmt::format("rank {} of {}", r.rank, r.size));
-  // Torch would record every operation in one table of the process, without a lock between groups that run at
-  // once.
   setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
   try {
     const auto store = open_store_in_time(r, r.rank == 0 && !r.store_is_elsewhere);

@@ -193,7 +193,7 @@ class ThreadCommunicator : public Communicator {
     });
   }
 
-  Work do_all_gather(ConstBuffer in, Buffer out) override {
+  Work do_all_gather(ConstBuffer in, Buffer out, Content) override {
     return Work([this, in, out] {
       collective({.signature = fmt::format("all_gather of {} {}", in.count, name_of(in.type)), .in = in},
                  [&](const std::vector<Post>& posts) {

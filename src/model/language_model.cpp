@@ -80,6 +80,10 @@ Block::Block(const ModelOptions& o, int64_t layer, const moe::Registry& registry
                                .shared = {.width = o.moe->shared_width(), .gate = o.moe->shared_expert_gate},
                                .layer = static_cast<int>(layer),
                                .expert_parallel = std::move(expert_parallel),
+                               .gather_tokens = o.moe->dispatcher.type == DispatcherType::kAllGather,
+                               .placement = o.moe->dispatcher.placement,
+                               .limits = {.rank_budget = o.moe->dispatcher.rank_budget,
+                                          .on_overflow = o.moe->dispatcher.on_overflow},
                                .dtype = dtype},
           std::move(router)));
 }
@@ -151,6 +155,12 @@ ops::CrossEntropy LanguageModel::loss(const data::Batch& batch, moe::ForwardCont
 
 at::Tensor LanguageModel::logits(const data::Batch& batch, moe::ForwardContext& context) {
   return ops::linear(hidden(batch, context), head());
+}
+
+void LanguageModel::set_rank_budget(std::optional<int64_t> rows) {
+  for (const auto& block : blocks_) {
+    if (auto* layer = block->moe()) layer->set_rank_budget(rows);
+  }
 }
 
 std::vector<moe::Router*> LanguageModel::routers() {

@@ -53,13 +53,24 @@ void DispatcherOptions::fields(config::Fields& f) {
      {"all_gather", DispatcherType::kAllGather},
      {"all_to_all", DispatcherType::kAllToAll}},
     "local: all experts are on this rank; all_to_all: every token goes to the ranks of its experts, and "
-    "back; "
-    "auto: local with parallelism.expert_parallel_size 1, else all_to_all.");
-  f.check([this](config::Check& check) {
-    if (type == DispatcherType::kAllGather)
-      check.error("type", "this version has no dispatcher that gathers all tokens",
-                  "write all_to_all or auto");
-  });
+    "back; all_gather: every token goes to all ranks that share the experts; "
+    "auto: local with parallelism.expert_parallel_size 1, else which of the two moves fewer bytes.");
+  f("placement", placement,
+    {{"static", moe::ExpertPlacement::kStatic}, {"round_robin", moe::ExpertPlacement::kRoundRobin}},
+    "Which rank holds expert e of E on P ranks. static: e / (E / P), neighbours together; round_robin: e mod "
+    "P.");
+  f("rank_budget", rank_budget,
+    "Rows (pairs of token and expert) that one rank may get in a layer and micro-batch of training; null: no "
+    "limit.")
+      .min(1);
+  f("on_overflow", on_overflow,
+    {{"error", moe::OnOverflow::kError},
+     {"drop", moe::OnOverflow::kDrop},
+     {"rerun", moe::OnOverflow::kRerun}},
+    "A rank would get more than rank_budget. error: the run ends; drop: the pairs that come last are "
+    "dropped, "
+    "which depends on which experts share a rank; rerun: the step is repeated with a budget that is enough.")
+      .only_if([this] { return rank_budget.has_value(); }, "rank_budget is null");
 }
 
 int64_t MoeOptions::shared_width() const {

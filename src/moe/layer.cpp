@@ -23,6 +23,7 @@ SwiGluExperts::SwiGluExperts(const ExpertShare& share, int64_t width, int64_t in
                         .parts = std::move(parts),
                         .expert_dim = 0,
                         .first_expert = share.first,
+                        .expert_stride = share.stride,
                         .num_experts = share.num_experts,
                         .reduce_group = nn::ReduceGroup::kExpertData};
   };
@@ -51,8 +52,9 @@ ForwardContext ForwardContext::plain(int64_t rows, Phase phase) {
 MoeLayer::MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> router)
     : options_(options),
       router_(std::move(router)),
-      dispatcher_(options.expert_parallel ? make_all_to_all_dispatcher(options.expert_parallel)
-                                          : make_local_dispatcher()) {
+      dispatcher_(!options.expert_parallel ? make_local_dispatcher()
+                  : options.gather_tokens  ? make_all_gather_dispatcher(options.expert_parallel)
+                                           : make_all_to_all_dispatcher(options.expert_parallel)) {
   register_module("router", router_);
   const int64_t ranks = options.expert_parallel ? options.expert_parallel->size() : 1;
   const int64_t rank = options.expert_parallel ? options.expert_parallel->rank() : 0;
@@ -61,9 +63,12 @@ MoeLayer::MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> route
       fmt::format("MoeLayer: {} ranks cannot share {} experts evenly", ranks, options.num_experts));
   const int64_t here = options.num_experts / ranks;
   experts_ = register_module(
-      "experts", std::make_shared<SwiGluExperts>(
-                     ExpertShare{.first = rank * here, .here = here, .num_experts = options.num_experts},
-                     options.width, options.expert_width, options.dtype));
+      "experts",
+      std::make_shared<SwiGluExperts>(
+          options.placement == ExpertPlacement::kStatic
+              ? ExpertShare{.first = rank * here, .here = here, .num_experts = options.num_experts}
+              : ExpertShare{.first = rank, .here = here, .stride = ranks, .num_experts = options.num_experts},
+          options.width, options.expert_width, options.dtype));
   if (options.shared.width > 0) {
     shared_experts_ =
         register_module("shared_experts",
@@ -96,32 +101,73 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
   RouterTrace trace{.layer = options_.layer};
   if (!context.replay.empty()) trace.decisions = context.replay.at(context.traces.size()).repeated();
   trace.plan = router_->route(x_UD, tokens, context, trace);
-  auto y_UD = execute(trace.plan, x_UD);
-  context.traces.push_back(std::move(trace));
+  auto pairs = placed(pairs_of(trace.plan));
+  auto& layout = trace.decisions.layout;
+  if (!layout) layout = dispatcher_->plan(pairs);
+  at::Tensor shared;  // computed while the ranks exchange their counts
   if (shared_experts_) {
-    auto shared = shared_experts_->forward(x_UD);
+    shared = shared_experts_->forward(x_UD);
     if (shared_gate_) shared = shared.mul(shared_gate_->forward(x_UD).sigmoid());
-    y_UD = y_UD.add(shared);
   }
+  pairs = limited(pairs, context, trace);
+  auto y_UD = execute(trace.plan, pairs, *layout, x_UD);
+  if (shared.defined()) y_UD = y_UD.add(shared);
+  if (options_.expert_parallel) trace.most_rank_rows = layout->most_rows();
+  context.traces.push_back(std::move(trace));
   if (!padded) return y_UD.view(x.sizes());
   return at::zeros_like(x_RD).index_copy(0, tokens.row_of_unit_U, y_UD).view(x.sizes());
 }
 
-at::Tensor MoeLayer::execute(const RoutingPlan& plan, const at::Tensor& x_UD) {
-  if (const auto* sparse = std::get_if<SparsePlan>(&plan.body)) return execute_sparse(*sparse, x_UD);
-  if (const auto* mix = std::get_if<MixPlan>(&plan.body)) {
-    return execute_sparse(to_sparse(*mix, plan.num_experts), x_UD);
+// What the experts run, whatever the kind of plan: every (group, slot) is a unit with exactly one expert and
+// weight 1.
+SparsePlan MoeLayer::pairs_of(const RoutingPlan& plan) const {
+  if (const auto* sparse = std::get_if<SparsePlan>(&plan.body)) return *sparse;
+  if (const auto* mix = std::get_if<MixPlan>(&plan.body)) return to_sparse(*mix, plan.num_experts);
+  const auto& slots = std::get<SlotPlan>(plan.body);
+  const int64_t groups = slots.dispatch_GML.size(0), units = groups * slots.dispatch_GML.size(2);
+  return make_sparse_plan(units, options_.num_experts, at::arange(units, at::kInt),
+                          slots.slot_expert_L.repeat({groups}), at::zeros({units}, at::kInt),
+                          at::ones({units}, experts_->w2.options()), {});
+}
+
+// The dispatchers number the experts by rank: 0 to E/P - 1 are those of rank 0.
+SparsePlan MoeLayer::placed(SparsePlan pairs) const {
+  if (!options_.expert_parallel || options_.placement == ExpertPlacement::kStatic) return pairs;
+  const int64_t ranks = options_.expert_parallel->size(), here = options_.num_experts / ranks;
+  const auto place = pairs.expert_N.remainder(ranks).mul(here).add(pairs.expert_N.div(ranks, "floor"));
+  return make_sparse_plan(pairs.unit_offsets_U1.size(0) - 1, options_.num_experts, pairs.unit_N,
+                          place.to(at::kInt), pairs.choice_N, pairs.weight_N,
+                          pairs.row_of_pair_N.ge(0).to(at::kByte));
+}
+
+// What is dropped for a rank's budget counts in the plan like what is dropped for an expert's capacity.
+SparsePlan MoeLayer::limited(const SparsePlan& pairs, const ForwardContext& context, RouterTrace& trace) {
+  if (!options_.expert_parallel || context.phase != Phase::kTrain) return pairs;
+  auto kept = within_limits(pairs, *trace.decisions.layout, options_.limits, *options_.expert_parallel);
+  if (auto* plan = std::get_if<SparsePlan>(&trace.plan.body);
+      plan && options_.limits.on_overflow == OnOverflow::kDrop) {
+    *plan = make_sparse_plan(plan->unit_offsets_U1.size(0) - 1, options_.num_experts, plan->unit_N,
+                             plan->expert_N, plan->choice_N, plan->weight_N,
+                             kept.row_of_pair_N.ge(0).to(at::kByte));
   }
-  return execute_slots(std::get<SlotPlan>(plan.body), x_UD);
+  return kept;
 }
 
-at::Tensor MoeLayer::execute_sparse(const SparsePlan& plan, const at::Tensor& x_UD) {
-  const auto weights_A = plan.weight_N.index_select(0, plan.pair_of_row_A).to(experts_->w2.scalar_type());
-  const auto dispatched = dispatcher_->dispatch(plan, x_UD, weights_A);
-  return dispatcher_->combine(plan, dispatched, experts_->run(dispatched.rows, dispatched.weights_A));
+at::Tensor MoeLayer::execute(const RoutingPlan& plan, const SparsePlan& pairs, DispatchLayout& layout,
+                             const at::Tensor& x_UD) {
+  if (const auto* slots = std::get_if<SlotPlan>(&plan.body)) return run_slots(*slots, pairs, layout, x_UD);
+  return run_experts(pairs, layout, x_UD);
 }
 
-at::Tensor MoeLayer::execute_slots(const SlotPlan& plan, const at::Tensor& x_UD) {
+at::Tensor MoeLayer::run_experts(const SparsePlan& pairs, DispatchLayout& layout, const at::Tensor& x_UD) {
+  const auto weights_A = pairs.weight_N.index_select(0, pairs.pair_of_row_A).to(experts_->w2.scalar_type());
+  const auto dispatched = dispatcher_->dispatch(pairs, layout, x_UD, weights_A);
+  return dispatcher_->combine(pairs, layout, dispatched,
+                              experts_->run(dispatched.rows, dispatched.weights_A));
+}
+
+at::Tensor MoeLayer::run_slots(const SlotPlan& plan, const SparsePlan& pairs, DispatchLayout& layout,
+                               const at::Tensor& x_UD) {
   const int64_t groups = plan.dispatch_GML.size(0), members = plan.dispatch_GML.size(1),
                 slots = plan.dispatch_GML.size(2), width = x_UD.size(1);
   const auto unit = plan.unit_of_group_GM.reshape({-1});
@@ -131,14 +177,7 @@ at::Tensor MoeLayer::execute_slots(const SlotPlan& plan, const at::Tensor& x_UD)
       x_UD.index_select(0, unit.clamp_min(0)).to(dtype).mul(present).view({groups, members, width});
   const auto mixed_GLD = at::bmm(plan.dispatch_GML.to(dtype).transpose(1, 2), x_GMD).to(x_UD.scalar_type());
 
-  // Every (group, slot) is a unit with exactly one expert and weight 1, so the sparse executor runs the
-  // experts.
-  const auto slot_unit = at::arange(groups * slots, at::kInt);
-  const auto plan_of_slots = make_sparse_plan(
-      groups * slots, options_.num_experts, slot_unit, plan.slot_expert_L.repeat({groups}),
-      at::zeros({groups * slots}, at::kInt), at::ones({groups * slots}, experts_->w2.options()), {});
-  const auto y_GLD =
-      execute_sparse(plan_of_slots, mixed_GLD.reshape({-1, width})).view({groups, slots, width});
+  const auto y_GLD = run_experts(pairs, layout, mixed_GLD.reshape({-1, width})).view({groups, slots, width});
   const auto y_GMD =
       at::bmm(plan.combine_GML.to(dtype), y_GLD.to(dtype)).to(x_UD.scalar_type()).reshape({-1, width});
   const auto members_present = unit.ge(0).nonzero().squeeze(1);

@@ -44,12 +44,17 @@ uint64_t name_hash(const std::string& name) {  // FNV-1a
 template <class Draw>
 void fill_elements(const TaggedParameter& parameter, Draw draw) {
   const auto& tensor = parameter.tensor;
-  const bool by_expert = parameter.tag.expert_dim == 0 && tensor.size(0) > 0;
-  const auto first = static_cast<uint64_t>(by_expert ? parameter.tag.first_expert * tensor.stride(0) : 0);
+  const auto& tag = parameter.tag;
+  const bool by_expert = tag.expert_dim == 0 && tensor.numel() > 0;
+  const int64_t size = by_expert ? tensor.numel() / tensor.size(0) : tensor.numel();  // of an expert
+  const auto place = [&](int64_t i) {
+    const int64_t expert = by_expert ? tag.first_expert + i / size * tag.expert_stride : 0;
+    return static_cast<uint64_t>(by_expert ? expert * size + i % size : i);
+  };
   auto values = at::empty(tensor.sizes(), tensor.options().dtype(at::kDouble).device(at::kCPU));
   double* out = values.data_ptr<double>();
   at::parallel_for(0, values.numel(), /*grain_size=*/4096, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) out[i] = draw(first + static_cast<uint64_t>(i));
+    for (int64_t i = begin; i < end; ++i) out[i] = draw(place(i));
   });
   tensor.copy_(values);
 }

@@ -161,12 +161,12 @@ void CheckpointStore::publish(const std::filesystem::path& temporary, int64_t st
   if (error) log_.warn(fmt::format("cannot remove '{}': {}", temporary.string(), error.message()));
 }
 
-void CheckpointStore::save(const CheckpointContents& contents) {
+void CheckpointStore::save(const CheckpointContents& contents) const {
   const auto alone = comm::make_single_communicator();
   save(contents, *alone);
 }
 
-void CheckpointStore::save(const CheckpointContents& contents, comm::Communicator& ranks) {
+void CheckpointStore::save(const CheckpointContents& contents, comm::Communicator& ranks) const {
   const bool first = ranks.rank() == 0;
   const std::filesystem::path temporary = step_folder(contents.step).string() + ".tmp";
   std::string free = "an unknown number of bytes is";

@@ -120,7 +120,14 @@ void check_started(const ParallelismOptions& parallelism, int64_t num_ranks, con
 
 void check_experts(const RunConfig& config, const config::Node& root, config::Problems& problems) {
   const int64_t ranks = config.parallelism.expert_parallel_size;
-  if (ranks == 1) return;
+  if (ranks == 1) {
+    if (config.model.moe && config.model.moe->dispatcher.rank_budget) {
+      problems.add(nearest_written(root, {"model", "moe", "dispatcher", "rank_budget"})->origin,
+                   "model.moe.dispatcher.rank_budget: one rank has all experts, and gets all rows",
+                   "set parallelism.expert_parallel_size, or leave the budget out");
+    }
+    return;
+  }
   const auto& origin = nearest_written(root, {"parallelism", "expert_parallel_size"})->origin;
   if (!config.model.moe) {
     problems.add(origin, "parallelism.expert_parallel_size: the model has no experts to share", "write 1");
@@ -138,7 +145,7 @@ void check_experts(const RunConfig& config, const config::Node& root, config::Pr
         nearest_written(root, {"model", "moe", "dispatcher", "type"})->origin,
         fmt::format("model.moe.dispatcher.type: the experts are on {} ranks, and local reaches those of one",
                     ranks),
-        "write all_to_all or auto");
+        "write all_to_all, all_gather or auto");
   }
 }
 

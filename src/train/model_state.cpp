@@ -108,7 +108,7 @@ std::vector<NamedSlice> logical_slices(const nn::TaggedParameter& parameter, con
   for (int64_t e = 0; e < experts; ++e) {
     for (const auto& part : tag.parts) {
       CONCLAVE_CHECK(part.dim == 0, fmt::format("'{}': parts in dimension {}", parameter.name, part.dim));
-      add(with_prefix_of(parameter, with_expert(part.logical_name, tag.first_expert + e)),
+      add(with_prefix_of(parameter, with_expert(part.logical_name, tag.first_expert + e * tag.expert_stride)),
           e * (all / experts) + part.begin, part.size);
     }
   }

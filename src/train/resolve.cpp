@@ -3,8 +3,12 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
+
+#include <fmt/format.h>
 
 #include "conclave/data/batch_stream.h"
+#include "conclave/moe/registry.h"
 #include "conclave/ops/product.h"
 #include "conclave/train/run_config.h"
 
@@ -14,7 +18,33 @@ int64_t sequences_per_epoch(const data::Dataset& dataset) {
   return data::BatchStream(dataset, data::StreamOptions{.num_workers = 0}).num_windows();
 }
 
-std::map<std::string, std::string> resolve_automatic(RunConfig& config, std::optional<int64_t> num_ranks) {
+namespace {
+
+// By values that all ranks share: whichever moves fewer bytes when tokens spread evenly. Of P ranks one sends
+// k / P rows for each token and value to each other one, and gets as many back; or each token once, and gets
+// the sums back in fp32 or wider.
+model::DispatcherType choose_dispatcher(const RunConfig& config, const moe::Registry& registry,
+                                        std::string& reason) {
+  const int64_t ranks = config.parallelism.expert_parallel_size;
+  if (ranks == 1) {
+    reason = "auto: every rank has all experts";
+    return model::DispatcherType::kLocal;
+  }
+  const auto& router = config.model.moe->router;
+  const int64_t choices = registry.routers.at(router.type).caps(router.options).max_choices;
+  const auto row = static_cast<int64_t>(c10::elementSize(activation_dtype(config.training.precision)));
+  if (2 * choices * row > ranks * (row + std::max<int64_t>(row, 4))) {
+    reason = fmt::format("auto: {} experts a token on {} ranks", choices, ranks);
+    return model::DispatcherType::kAllGather;
+  }
+  reason = "auto: the experts are on several ranks";
+  return model::DispatcherType::kAllToAll;
+}
+
+}  // namespace
+
+std::map<std::string, std::string> resolve_automatic(RunConfig& config, const moe::Registry& registry,
+                                                     std::optional<int64_t> num_ranks) {
   std::map<std::string, std::string> reasons;
   if (config.device == Device::kAuto) {
     config.device = Device::kCpu;
@@ -43,11 +73,8 @@ std::map<std::string, std::string> resolve_automatic(RunConfig& config, std::opt
     reasons["model.vocab_size"] = "auto: size of the tokenizer";
   }
   if (config.model.moe && config.model.moe->dispatcher.type == model::DispatcherType::kAuto) {
-    const bool local = parallelism.expert_parallel_size == 1;
-    config.model.moe->dispatcher.type =
-        local ? model::DispatcherType::kLocal : model::DispatcherType::kAllToAll;
-    reasons["model.moe.dispatcher.type"] =
-        local ? "auto: every rank has all experts" : "auto: the experts are on several ranks";
+    auto& reason = reasons["model.moe.dispatcher.type"];
+    config.model.moe->dispatcher.type = choose_dispatcher(config, registry, reason);
   }
   return reasons;
 }

@@ -90,6 +90,8 @@ void CheckpointOptions::fields(config::Fields& f) {
   f("on_save_error", on_save_error, {{"continue", OnSaveError::kContinue}, {"stop", OnSaveError::kStop}},
     "A save that fails (full disk) is reported, and the run goes on or stops. The last save of a run has to "
     "succeed.");
+  f("in_background", in_background,
+    "Save a copy of the state while training goes on; takes as much memory as a checkpoint once more.");
 }
 
 void EvaluationConfig::fields(config::Fields& f) {
@@ -197,7 +199,7 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
                  "name a source: data.train: [{corpus: domains4}]");
   }
   problems.throw_if_any();
-  config.resolved = resolve_automatic(config, num_ranks);
+  config.resolved = resolve_automatic(config, registry, num_ranks);
   if (written) *written = root;
   return config;
 }

@@ -54,7 +54,7 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
           hooks_.log) {
   const auto seed = static_cast<uint64_t>(config.run.seed);
   const bool moves_tokens =
-      config.model.moe && config.model.moe->dispatcher.type == model::DispatcherType::kAllToAll;
+      config.model.moe && config.model.moe->dispatcher.type != model::DispatcherType::kLocal;
   model_ = make_model(config, *dataset_.tokenizer, registry_, moves_tokens ? ranks_.expert : nullptr);
   model_->set_recompute(config.training.recompute);
   const auto parameters = nn::tagged_parameters(*model_);
@@ -73,6 +73,8 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
                                     .rank = ranks_.world->rank(),
                                     .num_ranks = ranks_.world->size()});
   config_.sequences_per_epoch = stream_->num_windows();
+  if (config.checkpoint.in_background)
+    background_ = std::make_unique<BackgroundSave>(ranks_.world->split(0, ranks_.world->rank()));
   comm::do_together(*ranks_.world, [&] {
     if (const auto step = directory.resume_step()) {
       restore(*step);
@@ -112,12 +114,15 @@ TrainingResult Trainer::run() {
 }
 
 // Decisions go by time and signals, which every rank sees a little differently: the latest time and any
-// rank's signal hold for all.
+// rank's signal hold for all. And what came of a save is known when all have written their part.
 void Trainer::agree() {
-  double seen[2] = {elapsed_seconds(), static_cast<double>(hooks_.stop_requested().value_or(0))};
-  ranks_.world->all_reduce({seen, 2, comm::DataType::kFloat64}, comm::Reduction::kMax);
+  const bool saving = background_ && background_->running() && !background_->done();
+  double seen[3] = {elapsed_seconds(), static_cast<double>(hooks_.stop_requested().value_or(0)),
+                    saving ? 1.0 : 0.0};
+  ranks_.world->all_reduce({seen, 3, comm::DataType::kFloat64}, comm::Reduction::kMax);
   agreed_seconds_ = seen[0];
   if (seen[1] > 0) stopped_by_ = static_cast<int>(seen[1]);
+  if (seen[2] == 0) settle_save();
 }
 
 TrainingResult Trainer::run_to_end() {
@@ -148,6 +153,7 @@ TrainingResult Trainer::run_to_end() {
   // A stopped run is not evaluated: the signal's sender is waiting.
   const bool whole = progress() >= 1.0;
   if (!result.stopped_by && (whole || !sample_is_current)) result.validation = evaluate_and_emit(whole);
+  settle_save();
   if (saved_step_ != step_) save(/*last=*/true);
   result.step = step_;
   result.seconds = elapsed_seconds();
@@ -170,6 +176,11 @@ void Trainer::emit(const StepReport& report, double step_seconds) {
   for (size_t layer = 0; layer < counts_.size(); ++layer) {
     layers.push_back({.counts = &counts_[layer]});
     if (balance_) layers.back().bias_norm = routers.at(layer)->selection_bias().norm().item<double>();
+  }
+  if (most_rank_rows_ > 0 && config_.logging.moe_detail != MoeDetail::kOff) {
+    metrics.push_back({"moe/most_rank_rows", static_cast<double>(most_rank_rows_)});
+    if (config_.model.moe->dispatcher.on_overflow == moe::OnOverflow::kRerun)
+      metrics.push_back({"train/reruns", static_cast<double>(reruns_)});
   }
   const auto routing = moe_metrics(layers, config_.logging.moe_detail);
   metrics.insert(metrics.end(), routing.begin(), routing.end());

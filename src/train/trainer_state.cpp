@@ -11,8 +11,7 @@
 
 namespace conclave::train {
 
-// The last save of a run has nothing to go on to: it succeeds or the run fails.
-void Trainer::save(bool last) {
+CheckpointContents Trainer::checkpoint_contents() const {
   const auto sampler = stream_->state();
   CheckpointContents contents{.step = step_, .tokens = tokens_};
   // Elapsed time belongs to the state only where the schedule reads it: a run bounded by steps is bitwise
@@ -24,16 +23,43 @@ void Trainer::save(bool last) {
       optimizer_->num_steps(), skipped_, json_number(seconds), sampler.consumed_samples,
       fmt::join(sampler.counts, ", "), json_quote(sampler.fingerprint));
   contents.files = checkpoint_files(*shards_, named_buffers(*model_), *optimizer_);
+  return contents;
+}
+
+// The last save of a run has nothing to go on to: it succeeds or the run fails.
+void Trainer::save(bool last) {
+  settle_save();
+  if (background_ && !last) {
+    background_->start(checkpoints_, checkpoint_contents());
+    return;
+  }
   try {
-    checkpoints_.save(contents, *ranks_.world);
+    checkpoints_.save(checkpoint_contents(), *ranks_.world);
     saved_step_ = step_;
   } catch (const Error& error) {
-    if (last || config_.checkpoint.on_save_error == OnSaveError::kStop) throw;
-    hooks_.log.error(fmt::format(
-        "step {}: the checkpoint was not saved, training goes on{}: {}", step_,
-        saved_step_ < 0 ? "" : fmt::format(" (the last good one is step {})", saved_step_), error.what()));
+    if (last) throw;
+    report_failed_save(step_, error);
   }
   report_running();
+}
+
+// What came of the save in the background, if there is one.
+void Trainer::settle_save() {
+  if (!background_ || !background_->running()) return;
+  try {
+    background_->finish(hooks_.log);
+    saved_step_ = background_->step();
+  } catch (const Error& error) {
+    report_failed_save(background_->step(), error);
+  }
+  report_running();
+}
+
+void Trainer::report_failed_save(int64_t step, const Error& error) const {
+  if (config_.checkpoint.on_save_error == OnSaveError::kStop) throw error;
+  hooks_.log.error(fmt::format(
+      "step {}: the checkpoint was not saved, training goes on{}: {}", step,
+      saved_step_ < 0 ? "" : fmt::format(" (the last good one is step {})", saved_step_), error.what()));
 }
 
 // A convenience: that it cannot be written stops nothing.

@@ -92,6 +92,7 @@ Trainer::StepSums Trainer::backward_micro_batches(const std::vector<data::Batch>
     counts_.resize(context.traces.size());
     for (size_t layer = 0; layer < context.traces.size(); ++layer) {
       counts_[layer].add(context.traces[layer].plan);
+      most_rank_rows_ = std::max(most_rank_rows_, context.traces[layer].most_rank_rows);
     }
     objective = aux_.add_to(objective, context.traces, totals, step_);
     if (&batch == &batches.back()) gradients_->send_as_they_come();
@@ -102,12 +103,15 @@ Trainer::StepSums Trainer::backward_micro_batches(const std::vector<data::Batch>
   return sums;
 }
 
-// Whether every rank finished `part`: a router may refuse a value before the loss shows it. Only that is
-// caught, and only where the step may be skipped and no rank waits inside the model for another.
-bool Trainer::unless_diverged(const std::function<void()>& part) {
-  int32_t diverged = 0;
+// A router may refuse a value before the loss shows it; that is caught only where the step may be skipped and
+// no rank waits inside the model for another. Too many rows for a rank are noticed by all ranks of a layer.
+Trainer::Outcome Trainer::attempt(const std::function<void()>& part) {
+  int64_t seen[2] = {0, 0};  // diverged, rows
   try {
     part();
+  } catch (const moe::RankOverflow& overflow) {
+    if (config_.model.moe->dispatcher.on_overflow != moe::OnOverflow::kRerun) throw;
+    seen[1] = overflow.rows();
   } catch (const Error& error) {
     if (error.kind() != Error::Kind::kDiverged || config_.training.on_nonfinite == OnNonfinite::kError) throw;
     if (ranks_.expert->size() > 1) {
@@ -117,10 +121,25 @@ bool Trainer::unless_diverged(const std::function<void()>& part) {
                       error.what(), saved_step_),
           Error::Kind::kDiverged);
     }
-    diverged = 1;
+    seen[0] = 1;
   }
-  ranks_.world->all_reduce({&diverged, 1, comm::DataType::kInt32}, comm::Reduction::kMax);
-  return diverged == 0;
+  ranks_.world->all_reduce({seen, 2, comm::DataType::kInt64}, comm::Reduction::kMax);
+  return {.diverged = seen[0] != 0, .overflow_rows = seen[1]};
+}
+
+// Forward and backward passes of a step. Draws nothing and changes no state but gradients and counts, so that
+// it can be repeated.
+Trainer::Outcome Trainer::attempt_step(const std::vector<data::Batch>& batches, const moe::StepTotals& totals,
+                                       StepSums& sums) {
+  counts_.clear();
+  most_rank_rows_ = 0;
+  aux_.begin_step();
+  if (aux_.needs_exact_global_counts()) {
+    const auto counted = attempt([&] { counting_pass(batches); });
+    if (!counted.whole()) return counted;
+    aux_.sum_counts(*ranks_.world);
+  }
+  return attempt([&] { sums = backward_micro_batches(batches, totals); });
 }
 
 // Makes losses and counts of this rank those of all.
@@ -134,6 +153,7 @@ void Trainer::sum_over_ranks(StepSums& sums) {
     numbers.insert(numbers.end(), c.kept.begin(), c.kept.end());
   }
   world.all_reduce({numbers.data(), static_cast<int64_t>(numbers.size()), comm::DataType::kInt64});
+  world.all_reduce({&most_rank_rows_, 1, comm::DataType::kInt64}, comm::Reduction::kMax);
   auto next = numbers.begin();
   sums.bytes = *next++;
   for (auto& c : counts_) {
@@ -163,17 +183,20 @@ void Trainer::backward_step(StepReport& report) {
                                .num_micro_batches = num_micro_batches,
                                .num_sequences = samples.num_sequences};
   tokens_ += totals.num_tokens;
-  counts_.clear();
-  aux_.begin_step();
   report.objective = config_.model.objective;
   StepSums sums;
-  bool whole = true;
-  if (aux_.needs_exact_global_counts()) {
-    whole = unless_diverged([&] { counting_pass(batches); });
-    if (whole) aux_.sum_counts(world);
+  auto outcome = attempt_step(batches, totals, sums);
+  while (outcome.overflow_rows > 0) {
+    gradients_->sum_over_ranks();  // of what some ranks have begun to send
+    optimizer_->zero_grad();
+    hooks_.log.warn(fmt::format(
+        "step {}: a rank would get {} rows, more than the rank_budget allows; the step is repeated with that",
+        step_ + 1, outcome.overflow_rows));
+    model_->set_rank_budget(outcome.overflow_rows);
+    ++reruns_;
+    outcome = attempt_step(batches, totals, sums);
   }
-  whole = whole && unless_diverged([&] { sums = backward_micro_batches(batches, totals); });
-  if (!whole) {
+  if (outcome.diverged) {
     counts_.clear();
     aux_.begin_step();
     report.loss = report.bits_per_byte = std::numeric_limits<double>::quiet_NaN();

@@ -76,7 +76,13 @@ class Layouts : public RanksRun {
   struct Case {
     std::string name;
     Layout layout;
-    std::vector<std::string> overrides;
+    std::vector<std::string> overrides;  // of one rank, too
+    std::vector<std::string> exchange = {};
+    std::vector<std::string> of_layout() const {
+      auto all = overrides;
+      all.insert(all.end(), exchange.begin(), exchange.end());
+      return all;
+    }
   };
   // Case `i` of variant i mod their number.
   Case draw(int i, const std::vector<int>& sizes) {
@@ -95,6 +101,8 @@ class Layouts : public RanksRun {
     while (experts < 3) experts *= 2;
     const int micro_batch = one_of<int>({1, 2}), accumulation = layout.ranks > 4 ? 1 : one_of<int>({1, 3});
     const int zero_stage = one_of<int>({0, 1});
+    const bool spread = layout.expert_parallel > 1;
+    const bool gathered = spread && one_of<int>({0, 1}) == 1, dealt = spread && one_of<int>({0, 1}) == 1;
     auto overrides = variant.overrides;
     for (const auto& text :
          {fmt::format("model.moe.num_experts={}", experts),
@@ -109,9 +117,12 @@ class Layouts : public RanksRun {
     return {
         .name = fmt::format("{} {}: {} ranks, experts ({}) over {}, {} x {} sequences a rank, ZeRO stage {}",
                             i, variant.name, layout.ranks, experts, layout.expert_parallel, accumulation,
-                            micro_batch, zero_stage),
+                            micro_batch, zero_stage) +
+                (gathered ? ", all_gather" : "") + (dealt ? ", round_robin" : ""),
         .layout = layout,
-        .overrides = overrides};
+        .overrides = overrides,
+        .exchange = {fmt::format("model.moe.dispatcher.type={}", gathered ? "all_gather" : "auto"),
+                     fmt::format("model.moe.dispatcher.placement={}", dealt ? "round_robin" : "static")}};
   }
 
   std::mt19937 random_{static_cast<uint32_t>(from_environment("CONCLAVE_TEST_SEED", 20))};
@@ -130,7 +141,7 @@ TEST_F(Layouts, of_processes_train_as_one_rank) {
           if (world.rank() == 0) train_on({}, one, c.overrides);
           // Every operation of a third of them is compared between the ranks before it moves anything.
           const auto checked = comm::check_calls(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}));
-          train_rank(i % 3 == 0 ? *checked : world, c.layout, read_for(c.layout, many, c.overrides));
+          train_rank(i % 3 == 0 ? *checked : world, c.layout, read_for(c.layout, many, c.of_layout()));
           if (world.rank() == 0) expect_same_training(one, many, 3);
         },
         std::chrono::seconds(60));
@@ -144,14 +155,16 @@ TEST_F(Layouts, of_threads_train_as_one_rank) {
     const auto c = draw(i, {2, 2, 3, 3, 4, 4, 5, 6, 7, 8});
     SCOPED_TRACE(c.name);
     train_on({}, "one", c.overrides);
-    train_on(c.layout, "many", c.overrides);
+    train_on(c.layout, "many", c.of_layout());
     expect_same_training("one", "many", 3);
     if (i % 4 == 0) {  // one step in fp32, and the same bits in a second run
       auto fp32 = c.overrides;
       fp32.insert(fp32.end(), {"training.precision=fp32", "training.exit_after=1"});
       train_on({}, "one32", fp32);
-      train_on(c.layout, "many32", fp32);
-      train_on(c.layout, "again32", fp32);
+      auto fp32_layout = c.exchange;
+      fp32_layout.insert(fp32_layout.end(), fp32.begin(), fp32.end());
+      train_on(c.layout, "many32", fp32_layout);
+      train_on(c.layout, "again32", fp32_layout);
       expect_same_training("one32", "many32", 1, 2e-4);
       expect_same_training("many32", "again32", 1, 0.0);
     }

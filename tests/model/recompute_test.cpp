@@ -6,6 +6,8 @@
 #include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
+#include "conclave/comm/counting.h"
+#include "conclave/comm/threads.h"
 #include "conclave/model/language_model.h"
 
 namespace {
@@ -95,6 +97,26 @@ TEST(Recompute, gives_the_bits_of_no_recompute_for_every_registered_router) {
       }
     }
   }
+}
+
+// Rows and weights travel once more in the second pass; the counts of the first hold.
+TEST(Recompute, exchanges_no_counts_again) {
+  comm::run_ranks(2, [](comm::Communicator& world) {
+    const auto calls = [&](model::Recompute recompute) {
+      const auto traffic = std::make_shared<comm::Traffic>();
+      const auto registry = moe::builtin();
+      model::LanguageModel m(
+          options_with(registry.routers.at("topk")), kRecomputeVocab, registry, 5, at::kFloat, {},
+          comm::count_traffic(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}), {0, 0}, traffic));
+      m.set_recompute(recompute);
+      moe::ForwardContext context;
+      objective(m, context).backward();
+      return traffic->calls;
+    };
+    constexpr int64_t kLayers = 2;
+    EXPECT_EQ(calls(model::Recompute::kNone), kLayers * 7);
+    EXPECT_EQ(calls(model::Recompute::kFull), kLayers * 10);
+  });
 }
 
 // Sends every token to another expert each time it chooses; `replays` false is the broken double that asks

@@ -7,6 +7,8 @@
 
 #include "conclave/comm/threads.h"
 #include "conclave/core/error.h"
+#include "conclave/moe/make.h"
+#include "conclave/moe/routers/topk.h"
 #include "small_layer.h"
 
 namespace {
@@ -21,6 +23,8 @@ struct SpreadGate {
   std::string name = "";
   RouterEntry entry = {};
   config::AnyOptions options = {};
+  bool gather_tokens = false;
+  ExpertPlacement placement = ExpertPlacement::kStatic;
 
   std::shared_ptr<MoeLayer> layer(std::shared_ptr<comm::Communicator> ranks, c10::ScalarType dtype) const {
     auto router_of = shape();
@@ -30,6 +34,8 @@ struct SpreadGate {
                                                             .expert_width = kHidden,
                                                             .layer = 3,
                                                             .expert_parallel = std::move(ranks),
+                                                            .gather_tokens = gather_tokens,
+                                                            .placement = placement,
                                                             .dtype = router_of.dtype},
                                             entry.make(options, router_of));
     nn::initialise(*layer, 0.7, 5);
@@ -92,7 +98,8 @@ void expect_equal_to_one_rank(const SpreadGate& gate, int ranks, c10::ScalarType
   comm::run_ranks(ranks, [&](comm::Communicator& c) {
     const auto layer = gate.layer(borrowed(c), dtype);
     const auto what = [&](const std::string& part) {
-      return gate.name + ", rank " + std::to_string(c.rank()) + " of " + std::to_string(ranks) + ": " + part;
+      return gate.name + (gate.gather_tokens ? " gathered" : "") + ", rank " + std::to_string(c.rank()) +
+             " of " + std::to_string(ranks) + ": " + part;
     };
     const Shard got = run_shard(*layer, c.rank(), ranks, dtype);
     const auto& want = wanted[static_cast<size_t>(c.rank())];
@@ -104,7 +111,8 @@ void expect_equal_to_one_rank(const SpreadGate& gate, int ranks, c10::ScalarType
       if (!of_all.defined()) of_all = at::zeros_like(reference[p.key()]);
       if (p.key().rfind("experts.", 0) == 0) {
         const int64_t here = kBank / ranks;
-        of_all = of_all.narrow(0, c.rank() * here, here);
+        of_all = gate.placement == ExpertPlacement::kStatic ? of_all.narrow(0, c.rank() * here, here)
+                                                            : of_all.slice(0, c.rank(), kBank, ranks);
       } else {
         gradient = gradient.to(at::kDouble);
         c.all_reduce({gradient.mutable_data_ptr(), gradient.numel(), comm::DataType::kFloat64});
@@ -115,15 +123,30 @@ void expect_equal_to_one_rank(const SpreadGate& gate, int ranks, c10::ScalarType
 }
 
 TEST(ExpertParallel, every_gate_equals_one_rank_in_value_and_gradients) {
-  for (const auto& gate : spread_gates()) {
-    for (const int ranks : {1, 2, 3, 6}) expect_equal_to_one_rank(gate, ranks, at::kDouble, 1e-9);
+  for (auto gate : spread_gates()) {
+    for (const bool gathered : {false, true}) {
+      gate.gather_tokens = gathered;
+      for (const int ranks : {1, 2, 3, 6}) expect_equal_to_one_rank(gate, ranks, at::kDouble, 1e-9);
+    }
+  }
+}
+
+TEST(ExpertParallel, experts_dealt_out_one_by_one_are_the_same_experts) {
+  for (auto gate : spread_gates()) {
+    gate.placement = ExpertPlacement::kRoundRobin;
+    for (const bool gathered : {false, true}) {
+      gate.gather_tokens = gathered;
+      for (const int ranks : {2, 3}) expect_equal_to_one_rank(gate, ranks, at::kDouble, 1e-9);
+    }
   }
 }
 
 TEST(ExpertParallel, fp32_and_bf16_rows_travel_as_they_are) {
-  const SpreadGate topk{"topk", topk_entry(), topk_entry().defaults()};
-  expect_equal_to_one_rank(topk, 3, at::kFloat, 2e-5);
-  expect_equal_to_one_rank(topk, 3, at::kBFloat16, 2e-2);
+  for (const bool gathered : {false, true}) {
+    const SpreadGate topk{"topk", topk_entry(), topk_entry().defaults(), gathered};
+    expect_equal_to_one_rank(topk, 3, at::kFloat, 2e-5);
+    expect_equal_to_one_rank(topk, 3, at::kBFloat16, 2e-2);
+  }
 }
 
 TEST(ExpertParallel, two_runs_are_bitwise_equal) {
@@ -151,13 +174,16 @@ TEST(ExpertParallel, a_dispatcher_that_forgets_to_reorder_is_caught) {
    public:
     explicit Forgetful(std::shared_ptr<comm::Communicator> ranks)
         : real_(make_all_to_all_dispatcher(std::move(ranks))) {}
-    Dispatched dispatch(const SparsePlan& plan, const at::Tensor& x, const at::Tensor& weights) override {
-      return real_->dispatch(plan, x, weights);
+    std::shared_ptr<DispatchLayout> plan(const SparsePlan& plan) override { return real_->plan(plan); }
+    Dispatched dispatch(const SparsePlan& plan, DispatchLayout& layout, const at::Tensor& x,
+                        const at::Tensor& weights) override {
+      return real_->dispatch(plan, layout, x, weights);
     }
-    at::Tensor combine(const SparsePlan& plan, const Dispatched& d, const at::Tensor& y) override {
+    at::Tensor combine(const SparsePlan& plan, DispatchLayout& layout, const Dispatched& d,
+                       const at::Tensor& y) override {
       auto forgotten = d;
       forgotten.rows.rows_N = at::arange(y.size(0), at::kInt);
-      return real_->combine(plan, forgotten, y);
+      return real_->combine(plan, layout, forgotten, y);
     }
 
    private:
@@ -173,15 +199,86 @@ TEST(ExpertParallel, a_dispatcher_that_forgets_to_reorder_is_caught) {
     const auto plan = std::get<SparsePlan>(layer->router().route(x, context.tokens, context, trace).body);
     const auto weights = plan.weight_N.index_select(0, plan.pair_of_row_A);
     const auto run = [&](Dispatcher&& dispatcher) {
-      const auto d = dispatcher.dispatch(plan, x, weights);
+      const auto layout = dispatcher.plan(plan);
+      const auto d = dispatcher.dispatch(plan, *layout, x, weights);
       const auto p = layer->named_parameters();
-      return dispatcher.combine(plan, d,
+      return dispatcher.combine(plan, *layout, d,
                                 ops::expert_mlp(d.rows, d.weights_A, p["experts.w13"], p["experts.w2"]));
     };
     auto context_again = context_of(c.rank(), 9);
     const auto want = whole->run(x, context_again);
     near(run(std::move(*make_all_to_all_dispatcher(borrowed(c)))), want, 1e-9, "the dispatcher itself");
     EXPECT_GT(run(Forgetful(borrowed(c))).sub(want).norm().item<double>(), 0.01);
+  });
+}
+
+// Two ranks with two experts each: rank 1 would get more rows than its budget.
+TEST(ExpertParallel, a_budget_of_rows_is_an_error_or_drops_what_comes_last_and_says_so) {
+  comm::run_ranks(2, [](comm::Communicator& c) {
+    const auto options = [&](DispatchLimits limits) {
+      return MoeLayerOptions{.width = kModel,
+                             .num_experts = 4,
+                             .expert_width = kHidden,
+                             .expert_parallel = borrowed(c),
+                             .limits = limits,
+                             .dtype = at::kDouble};
+    };
+    const auto layer = [&](DispatchLimits limits) {
+      return make_moe_layer(
+          options(limits), [](const RouterShape& s) { return make_topk_router({.top_k = 2}, s); }, 3, 0.7);
+    };
+    const auto run = [&](const std::shared_ptr<MoeLayer>& l, Phase phase, at::Tensor* gradient = nullptr) {
+      const auto x = normal({8, kModel}, 40 + static_cast<uint64_t>(c.rank())).requires_grad_(true);
+      auto context = ForwardContext::plain(8, phase);
+      const auto y = l->run(x, context);
+      if (gradient) {
+        y.sum().backward();
+        *gradient = x.grad();
+      }
+      return std::pair(y.detach(), context.traces.at(0));
+    };
+    const auto [y, trace] = run(layer({}), Phase::kTrain);
+    const int64_t most = trace.most_rank_rows;
+    ASSERT_GT(most, 16) << "one of the ranks has more than half of the 32 rows";
+    const auto near_enough = run(layer({.rank_budget = most}), Phase::kTrain).first;
+    EXPECT_TRUE(near_enough.equal(y)) << "exactly enough";
+
+    for (const auto policy : {OnOverflow::kError, OnOverflow::kRerun}) {
+      const auto strict = layer({.rank_budget = most - 1, .on_overflow = policy});
+      try {
+        run(strict, Phase::kTrain);
+        ADD_FAILURE() << "one row too many was taken";
+      } catch (const RankOverflow& overflow) {
+        EXPECT_EQ(overflow.rows(), most);
+        EXPECT_EQ(overflow.kind(), Error::Kind::kMemory);
+      }
+      EXPECT_TRUE(run(strict, Phase::kEval).first.equal(y)) << "training alone is limited";
+      strict->set_rank_budget(most);
+      EXPECT_TRUE(run(strict, Phase::kTrain).first.equal(y));
+    }
+
+    const auto dropping = layer({.rank_budget = most - 3, .on_overflow = OnOverflow::kDrop});
+    at::Tensor gradient;
+    const auto [less, dropped] = run(dropping, Phase::kTrain, &gradient);
+    EXPECT_EQ(dropped.most_rank_rows, most - 3);
+    const auto& before = std::get<SparsePlan>(trace.plan.body);
+    const auto& after = std::get<SparsePlan>(dropped.plan.body);
+    EXPECT_TRUE(before.requested_E.equal(after.requested_E));
+    int64_t lost = (before.kept_E.sum() - after.kept_E.sum()).item<int64_t>();
+    EXPECT_EQ(lost, c.rank() == 1 ? 3 : 0) << "those of the last rank";
+    EXPECT_TRUE(gradient.isfinite().all().item<bool>());
+    // The tokens that lost nothing have the values that they had, and the lost pairs are the last ones.
+    int64_t changed = 0, first_changed = 8;
+    for (int64_t t = 7; t >= 0; --t) {
+      if (less[t].sub(y[t]).abs().max().item<double>() < 1e-12) continue;
+      ++changed;
+      first_changed = t;
+    }
+    EXPECT_EQ(changed > 0, c.rank() == 1);
+    EXPECT_LE(changed, 3);
+    if (c.rank() == 1) {
+      EXPECT_GE(first_changed, 4);
+    }
   });
 }
 

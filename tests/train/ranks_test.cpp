@@ -32,6 +32,47 @@ TEST_F(Ranks, that_share_out_the_optimizer_states_train_as_one) {
   expect_as_one_rank({{2, 1}, {4, 2}, {4, 4}}, {"parallelism.zero_stage=1", "training.clip_grad=0.05"});
 }
 
+TEST_F(Ranks, that_gather_all_tokens_train_as_one) {
+  const std::vector<std::string> gathered = {"model.moe.dispatcher.type=all_gather"};
+  train_on({}, "one");
+  for (const Layout& layout : {Layout{2, 2}, Layout{4, 2}}) {
+    const auto run = fmt::format("n{}e{}", layout.ranks, layout.expert_parallel);
+    train_on(layout, run, gathered);
+    expect_same_training("one", run, 5);
+  }
+}
+
+// A budget that is too small at first: the steps are repeated, and nothing else differs.
+TEST_F(Ranks, that_repeat_a_step_for_want_of_budget_train_as_without_a_limit) {
+  const std::vector<std::string> losses = {
+      "model.moe.aux_losses=[{type: load_balancing, weight: 0.05, scope: global_batch}]",
+      "parallelism.zero_stage=1", "training.precision=fp32"};
+  auto limited = losses;
+  limited.insert(limited.end(),
+                 {"model.moe.dispatcher.rank_budget=20", "model.moe.dispatcher.on_overflow=rerun"});
+  train_on({4, 2}, "free", losses);
+  train_on({4, 2}, "limited", limited);
+  expect_same_training("free", "limited", 5, 0.0);
+  EXPECT_GT(metrics("limited").at("train/reruns").back(), 0);
+  EXPECT_GT(metrics("free").at("moe/most_rank_rows").back(), 20);
+
+  limited.back() = "model.moe.dispatcher.on_overflow=error";
+  EXPECT_TRUE(has(failure([&] { train_on({4, 2}, "error", limited); }), "rank_budget allows 20"));
+  limited.back() = "model.moe.dispatcher.on_overflow=drop";
+  train_on({4, 2}, "drop", limited);
+  auto recomputed = limited;
+  recomputed.push_back("training.recompute=full");
+  train_on({4, 2}, "drop_again", recomputed);
+  expect_same_training("drop", "drop_again", 5, 0.0);  // the second pass drops the same
+  EXPECT_EQ(metrics("drop").at("moe/most_rank_rows").back(), 20);
+  EXPECT_GT(metrics("drop").at("moe/drop_rate").back(), 0);
+  // The error tells what to raise, and the run goes on with it.
+  limited = losses;
+  limited.push_back("model.moe.dispatcher.rank_budget=5000");
+  train_on({4, 2}, "error", limited);
+  expect_same_training("free", "error", 5, 0.0);
+}
+
 TEST_F(Ranks, counts_of_the_global_batch_are_those_of_all_ranks) {
   expect_as_one_rank({{2, 1}, {4, 2}},
                      {"model.moe.aux_losses=[{type: load_balancing, weight: 0.05, scope: global_batch}, "
@@ -132,6 +173,47 @@ TEST_F(Ranks, a_checkpoint_that_cannot_be_written_costs_all_the_same) {
     EXPECT_TRUE(has(log, "step 2: the checkpoint was not saved, training goes on")) << log;
   }
   EXPECT_EQ(store("run").list(), (std::vector<int64_t>{4, 5}));
+}
+
+TEST_F(Ranks, save_in_the_background_what_they_would_have_saved_at_once) {
+  const std::vector<std::string> often = {"checkpoint.interval=2", "checkpoint.keep_latest_k=null",
+                                          "parallelism.zero_stage=1"};
+  auto background = often;
+  background.push_back("checkpoint.in_background=true");
+  train_on({4, 2}, "at_once", often);
+  train_on({4, 2}, "behind", background);
+  EXPECT_EQ(store("behind").list(), (std::vector<int64_t>{2, 4, 5}));
+  for (const int64_t step : {2, 4, 5}) {
+    for (const auto& entry : std::filesystem::directory_iterator(checkpoint("at_once", step)))
+      EXPECT_EQ(bytes(checkpoint("behind", step) / entry.path().filename()), bytes(entry.path()))
+          << entry.path();
+  }
+  // A save that fails is told when its ranks are done, and the policy holds.
+  const auto spoil = [&](const std::string& run, const std::string& policy) {
+    background.back() = "checkpoint.on_save_error=" + policy;
+    auto overrides = background;
+    overrides.push_back("checkpoint.in_background=true");
+    std::string log;
+    const auto text = failure([&] {
+      train_on({4, 2}, read_for({4, 2}, run, overrides), [&](int rank) {
+        TrainerHooks hooks;
+        if (rank == 0) {
+          hooks.log = Log([&, this](LogLevel, const std::string& line) {
+            log += line;
+            if (has(line, "was not saved")) std::filesystem::remove(folder_ / run / "checkpoints");
+          });
+        }
+        hooks.on_step = [this, rank, run](const StepReport& report) {
+          if (rank == 0 && report.step == 2) std::ofstream(folder_ / run / "checkpoints") << "no folder";
+        };
+        return hooks;
+      });
+    });
+    return text + log;
+  };
+  EXPECT_TRUE(has(spoil("goes_on", "continue"), "step 2: the checkpoint was not saved, training goes on"));
+  EXPECT_EQ(store("goes_on").list(), (std::vector<int64_t>{4, 5}));
+  EXPECT_TRUE(has(spoil("stops", "stop"), "cannot save the checkpoint of step 2"));
 }
 
 TEST_F(Ranks, what_one_cannot_write_of_a_checkpoint_none_keeps) {

@@ -164,7 +164,8 @@ TEST_F(RunConfigKeys, what_this_version_cannot_run_on_is_refused_by_name) {
   }
   EXPECT_TRUE(has(one("parallelism.zero_stage=2"), "this version keeps them whole"));
   EXPECT_TRUE(has(one("parallelism.backend=nccl"), "this version computes on the CPU"));
-  EXPECT_TRUE(has(one("model.moe.dispatcher.type=all_gather"), "write all_to_all or auto"));
+  EXPECT_TRUE(has(one("model.moe.dispatcher.rank_budget=100"), "one rank has all experts"));
+  EXPECT_TRUE(has(one("model.moe.dispatcher.on_overflow=drop"), "rank_budget is null"));
   EXPECT_EQ(one("model.moe.dispatcher={type: local}"), "");
   EXPECT_EQ(one("model.moe.dispatcher={type: all_to_all}"), "");
 }

@@ -64,11 +64,11 @@ class Communicator {
   Work start_all_reduce(Buffer buffer, Reduction reduction = Reduction::kSum);
   // `in` holds out.count elements for every rank; out is the sum of what all gave for this one, added in the
   // order of the ranks. Types as of all_reduce.
-  void reduce_scatter(ConstBuffer in, Buffer out);
-  Work start_reduce_scatter(ConstBuffer in, Buffer out);
+  void reduce_scatter(ConstBuffer in, Buffer out, Content content = Content::kPayload);
+  Work start_reduce_scatter(ConstBuffer in, Buffer out, Content content = Content::kPayload);
   // out[r] is what rank r gave; out holds size() times in.count elements.
-  void all_gather(ConstBuffer in, Buffer out);
-  Work start_all_gather(ConstBuffer in, Buffer out);
+  void all_gather(ConstBuffer in, Buffer out, Content content = Content::kPayload);
+  Work start_all_gather(ConstBuffer in, Buffer out, Content content = Content::kPayload);
   void broadcast(Buffer buffer, int root);
   // `in` holds in_counts[r] elements for every rank r, one after the other; `out` receives out_counts[r] of
   // each. in_counts[r] here is out_counts[this] at rank r. Zero is ordinary.
@@ -89,7 +89,7 @@ class Communicator {
 
  private:
   virtual Work do_all_reduce(Buffer buffer, Reduction reduction) = 0;
-  virtual Work do_all_gather(ConstBuffer in, Buffer out) = 0;
+  virtual Work do_all_gather(ConstBuffer in, Buffer out, Content content) = 0;
   virtual void do_broadcast(Buffer buffer, int root) = 0;
   // The counts live until it returns only.
   virtual Work do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,

@@ -23,8 +23,9 @@ struct Rendezvous {
   std::chrono::milliseconds timeout = std::chrono::minutes(5);  // to meet, and of every operation
 };
 
-// The world of processes on CPUs, through LibTorch's Gloo. One rank a process: torch keeps one record of
-// Gloo's operations for the whole process, without a lock between groups that run at once. Throws Error
+// The world of processes on CPUs, through LibTorch's Gloo, one rank a process. Turns torch's record of
+// operations off (the environment variable TORCH_FR_BUFFER_SIZE, unless it is set): a process has one for all
+// groups, and groups that run at once damage it. Throws Error
 // (kCommunication) that names the address and the ranks that did not come in time. When an operation fails,
 // every rank hears of it within a second, and the Error names those that do not answer any more.
 std::unique_ptr<Communicator> connect_gloo(const Rendezvous& rendezvous);

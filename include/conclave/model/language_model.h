@@ -58,6 +58,8 @@ class LanguageModel : public nn::Module {
   const ModelOptions& options() const { return options_; }
   // Routers of the MoE layers, in the order of the traces.
   std::vector<moe::Router*> routers();
+  // Rows that a rank may get in each MoE layer from now on (moe::DispatchLimits); the same on all ranks.
+  void set_rank_budget(std::optional<int64_t> rows);
   // Of all blocks; changes no value, only memory and time.
   void set_recompute(Recompute recompute);
 

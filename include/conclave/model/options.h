@@ -4,6 +4,7 @@
 
 #include "conclave/config/fields.h"
 #include "conclave/data/masking.h"
+#include "conclave/moe/layer.h"
 #include "conclave/nn/layers.h"
 
 namespace conclave::model {
@@ -14,6 +15,9 @@ enum class DispatcherType { kAuto, kLocal, kAllGather, kAllToAll };
 // `model.moe.dispatcher`: how tokens reach the rank of their expert.
 struct DispatcherOptions {
   DispatcherType type = DispatcherType::kAuto;
+  moe::ExpertPlacement placement = moe::ExpertPlacement::kStatic;
+  std::optional<int64_t> rank_budget = {};
+  moe::OnOverflow on_overflow = moe::OnOverflow::kError;
   void fields(config::Fields& f);
 };
 

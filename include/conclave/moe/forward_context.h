@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,8 @@
 #include "conclave/moe/routing_plan.h"
 
 namespace conclave::moe {
+
+struct DispatchLayout;
 
 enum class Phase { kTrain, kEval, kGenerate };
 
@@ -30,6 +33,9 @@ class Decisions {
     return again;
   }
 
+  // Sizes of the exchange between ranks that carries the choices out; likewise found out once.
+  std::shared_ptr<DispatchLayout> layout = {};
+
  private:
   std::vector<at::Tensor> made_;
   size_t next_ = 0;
@@ -46,6 +52,7 @@ struct RouterTrace {
   int64_t num_choices = 0;  // experts that each unit asked for; 0: no fixed number
   RoutingPlan plan = {};
   Decisions decisions = {};
+  int64_t most_rank_rows = 0;  // expert rows of the rank that has most of them; 0 without expert parallelism
 };
 
 // Everything a forward needs beside x. The caller owns it, the layers never do; one per micro-batch.

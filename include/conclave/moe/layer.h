@@ -9,10 +9,14 @@
 
 namespace conclave::moe {
 
+// Which rank holds expert e of E on P ranks. static: e / (E / P), neighbours together; round_robin: e mod P.
+enum class ExpertPlacement { kStatic, kRoundRobin };
+
 // Which experts of a layer this rank holds.
 struct ExpertShare {
-  int64_t first = 0;        // global id
-  int64_t here = 1;         // how many, from `first` on
+  int64_t first = 0;  // global id
+  int64_t here = 1;   // how many: first, first + stride, ...
+  int64_t stride = 1;
   int64_t num_experts = 1;  // on all ranks
 };
 
@@ -35,9 +39,12 @@ struct MoeLayerOptions {
   int64_t expert_width = 256;  // F
   SharedExpertOptions shared = {};
   int layer = 0;
-  // Ranks that share the experts, E / P consecutive ones each; all of them run the layer together, forward
-  // and backward. null: all experts are here.
+  // Ranks that share the experts, E / P each; all of them run the layer together, forward and backward. null:
+  // all experts are here.
   std::shared_ptr<comm::Communicator> expert_parallel = {};
+  bool gather_tokens = false;  // to all these ranks, instead of sending each to the ranks of its experts
+  ExpertPlacement placement = ExpertPlacement::kStatic;
+  DispatchLimits limits = {};                      // of these ranks
   c10::ScalarType dtype = c10::ScalarType::Float;  // of the parameters; fp32 ones take fp32 and bf16 inputs
 };
 
@@ -52,11 +59,18 @@ class MoeLayer : public nn::Module {
   // module says.
   at::Tensor forward(const at::Tensor& x);
   Router& router() { return *router_; }
+  // Another budget (DispatchLimits) from the next run on; the same on all ranks.
+  void set_rank_budget(std::optional<int64_t> rows) { options_.limits.rank_budget = rows; }
 
  private:
-  at::Tensor execute(const RoutingPlan& plan, const at::Tensor& x_UD);
-  at::Tensor execute_sparse(const SparsePlan& plan, const at::Tensor& x_UD);
-  at::Tensor execute_slots(const SlotPlan& plan, const at::Tensor& x_UD);
+  SparsePlan pairs_of(const RoutingPlan& plan) const;
+  SparsePlan placed(SparsePlan pairs) const;
+  SparsePlan limited(const SparsePlan& pairs, const ForwardContext& context, RouterTrace& trace);
+  at::Tensor execute(const RoutingPlan& plan, const SparsePlan& pairs, DispatchLayout& layout,
+                     const at::Tensor& x_UD);
+  at::Tensor run_experts(const SparsePlan& pairs, DispatchLayout& layout, const at::Tensor& x_UD);
+  at::Tensor run_slots(const SlotPlan& plan, const SparsePlan& pairs, DispatchLayout& layout,
+                       const at::Tensor& x_UD);
 
   MoeLayerOptions options_;
   std::shared_ptr<Router> router_;

@@ -31,7 +31,8 @@ struct ParamTag {
   ParamRole role = ParamRole::kMatrix;
   std::vector<Part> parts = {};             // empty: the whole tensor under the parameter's own name
   std::optional<int64_t> expert_dim = {};   // dimension that counts experts
-  int64_t first_expert = 0;                 // global id of index 0 of that dimension
+  int64_t first_expert = 0;                 // global id of index 0 of that dimension,
+  int64_t expert_stride = 1;                // and from one index to the next
   std::optional<int64_t> num_experts = {};  // on all ranks together; null: those of that dimension
   std::optional<int64_t> shard_dim = {};    // dimension that tensor parallelism splits
   std::optional<double> init_uniform = {};  // initial values U(-x, x) instead of the rule of the role

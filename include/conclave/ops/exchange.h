@@ -17,6 +17,18 @@ namespace conclave::ops {
 at::Tensor exchange_rows(const at::Tensor& rows, std::vector<int64_t> send, std::vector<int64_t> receive,
                          std::shared_ptr<comm::Communicator> ranks);
 
+// The rows of all ranks, in the order of the ranks; rank r has counts[r] of them, the same counts on all.
+// Backward sums what the ranks make of a row, in their order, in fp32 or wider.
+//   rows [counts[this], ...] fp32, fp64, bf16 or (without gradient) int32; returns [sum of counts, ...]
+at::Tensor gather_from_ranks(const at::Tensor& rows, std::vector<int64_t> counts,
+                             std::shared_ptr<comm::Communicator> ranks);
+
+// The mirror image: every rank has a part of each rank's rows, which are summed in the order of the ranks, in
+// fp32 or wider.
+//   rows [sum of counts, ...] fp32, fp64 or bf16; returns [counts[this], ...]
+at::Tensor sum_to_ranks(const at::Tensor& rows, std::vector<int64_t> counts,
+                        std::shared_ptr<comm::Communicator> ranks);
+
 // The rows of `rows` one after the other, [A, D]. Their gradients are summed in the order of `rows_N`, in
 // fp32 or wider.
 at::Tensor gather_rows(const Rows& rows);

@@ -48,11 +48,11 @@ class CheckpointStore {
   // what the retention no longer keeps and moves the link `latest` (a failure of these two is a warning).
   // Throws Error (kFailed) that names the bytes needed and free; nothing of the new checkpoint stays behind
   // and older ones are untouched. Saving a step that is there already replaces it.
-  void save(const CheckpointContents& contents);
+  void save(const CheckpointContents& contents) const;
   // The same by several ranks, which see one file system: each gives its own `files`, maybe none; all else is
   // rank 0's, and so is the manifest. Called by all; when it fails on one, it throws on all, and no rank's
   // files stay behind.
-  void save(const CheckpointContents& contents, comm::Communicator& ranks);
+  void save(const CheckpointContents& contents, comm::Communicator& ranks) const;
 
   // Folders with a valid manifest, as ascending steps; `ignored` says which other entries were passed over
   // and why.
@@ -62,6 +62,13 @@ class CheckpointStore {
   Checkpoint open(int64_t step) const;
   // Retention leaves this step alone from now on: the one that the run continues from.
   void protect(int64_t step) { protected_.insert(step); }
+
+  // The same store with another log.
+  CheckpointStore with_log(Log log) const {
+    auto store = *this;
+    store.log_ = std::move(log);
+    return store;
+  }
 
   std::filesystem::path step_folder(int64_t step) const;
   const std::filesystem::path& folder() const { return folder_; }

@@ -12,6 +12,10 @@ namespace conclave::data {
 struct Dataset;
 }
 
+namespace conclave::moe {
+struct Registry;
+}
+
 namespace conclave::train {
 
 struct RunConfig;
@@ -21,7 +25,7 @@ int64_t sequences_per_epoch(const data::Dataset& dataset);
 
 // Decides every `auto` of the tree, before anything is frozen or started, and returns the reason of each by
 // key ("model.vocab_size" -> "auto: size of the tokenizer"). `num_ranks`: as in read_run_config.
-std::map<std::string, std::string> resolve_automatic(RunConfig& config,
+std::map<std::string, std::string> resolve_automatic(RunConfig& config, const moe::Registry& registry,
                                                      std::optional<int64_t> num_ranks = {});
 
 // Makes the reasons the origins of those values in a dumped tree.

@@ -58,6 +58,7 @@ struct CheckpointOptions {
   Resume resume = Resume::kAuto;
   std::optional<std::string> init_from = {};  // weights of step 0
   OnSaveError on_save_error = OnSaveError::kContinue;
+  bool in_background = false;
   void fields(config::Fields& f);
 };
 

@@ -10,6 +10,7 @@
 #include "conclave/moe/stats.h"
 #include "conclave/optim/gradients.h"
 #include "conclave/train/aux_objective.h"
+#include "conclave/train/background_save.h"
 #include "conclave/train/checkpoint_store.h"
 #include "conclave/train/evaluate.h"
 #include "conclave/train/metrics.h"
@@ -82,13 +83,24 @@ class Trainer {
   StepReport train_step();
   void backward_step(StepReport& report);
   StepSums backward_micro_batches(const std::vector<data::Batch>& batches, const moe::StepTotals& totals);
-  bool unless_diverged(const std::function<void()>& part);
+  // What an attempt came to, the same on all ranks; neither: it was finished everywhere.
+  struct Outcome {
+    bool diverged = false;
+    int64_t overflow_rows = 0;  // a budget of ranks that would have been enough
+    bool whole() const { return !diverged && overflow_rows == 0; }
+  };
+  Outcome attempt(const std::function<void()>& part);
+  Outcome attempt_step(const std::vector<data::Batch>& batches, const moe::StepTotals& totals,
+                       StepSums& sums);
   void sum_over_ranks(StepSums& sums);
   void counting_pass(const std::vector<data::Batch>& batches);
   moe::ForwardContext training_context() const;
   void emit(const StepReport& report, double step_seconds);
   EvaluationResult evaluate_and_emit(bool whole);
   void save(bool last = false);
+  void settle_save();
+  void report_failed_save(int64_t step, const Error& error) const;
+  CheckpointContents checkpoint_contents() const;
   void report_running() const;
   void report_end(const TrainingResult& result) const;
   void report_failure(const std::string& reason) const;
@@ -111,6 +123,7 @@ class Trainer {
   std::unique_ptr<moe::BalanceUpdater> balance_;  // null: none
   std::unique_ptr<data::BatchStream> stream_;
   CheckpointStore checkpoints_;
+  std::unique_ptr<BackgroundSave> background_;  // null: saves are waited for
   std::vector<std::unique_ptr<MetricsSink>> sinks_;
 
   std::optional<double> peak_tokens_per_second_;  // at which every FLOP of the machine's peak would count
@@ -125,6 +138,8 @@ class Trainer {
   double agreed_seconds_ = 0;               // training time, the same on all ranks
   std::optional<int> stopped_by_ = {};      // a signal that some rank received
   std::vector<moe::RoutingCounts> counts_;  // of the present step, per MoE layer
+  int64_t most_rank_rows_ = 0;  // of the present step: expert rows of a rank in a layer and micro-batch
+  int64_t reruns_ = 0;          // of this start
 };
 
 }  // namespace conclave::train

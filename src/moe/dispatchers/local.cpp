@@ -8,10 +8,15 @@ namespace {
 
 class LocalDispatcher : public Dispatcher {
  public:
-  Dispatched dispatch(const SparsePlan& plan, const at::Tensor& x_UD, const at::Tensor& weights_A) override {
+  std::shared_ptr<DispatchLayout> plan(const SparsePlan&) override {
+    return std::make_shared<DispatchLayout>();
+  }
+  Dispatched dispatch(const SparsePlan& plan, DispatchLayout&, const at::Tensor& x_UD,
+                      const at::Tensor& weights_A) override {
     return {.rows = rows_of(plan, x_UD), .weights_A = weights_A};
   }
-  at::Tensor combine(const SparsePlan& plan, const Dispatched& dispatched, const at::Tensor& y_AD) override {
+  at::Tensor combine(const SparsePlan& plan, DispatchLayout&, const Dispatched& dispatched,
+                     const at::Tensor& y_AD) override {
     return ops::combine_rows(y_AD, dispatched.rows.row_source_A, plan.unit_offsets_U1, plan.row_of_pair_N);
   }
 };

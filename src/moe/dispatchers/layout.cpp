@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layout.h"
+
+#include <algorithm>
+
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include "conclave/core/error.h"
+
+namespace conclave::moe {
+
+int64_t DispatchLayout::rows(int64_t rank, int64_t expert) const {
+  return counts[static_cast<size_t>(rank * (num_experts + 1) + expert)];
+}
+
+int64_t DispatchLayout::rows_between(int64_t source, int64_t target) const {
+  int64_t sum = 0;
+  for (int64_t e = target * local(); e < (target + 1) * local(); ++e) sum += rows(source, e);
+  return sum;
+}
+
+std::vector<int64_t> DispatchLayout::units_P() const {
+  std::vector<int64_t> all;
+  for (int64_t r = 0; r < num_ranks; ++r) all.push_back(units(r));
+  return all;
+}
+
+int64_t DispatchLayout::most_rows() const {
+  int64_t most = 0;
+  for (int64_t target = 0; target < num_ranks; ++target) {
+    int64_t sum = 0;
+    for (int64_t source = 0; source < num_ranks; ++source) sum += rows_between(source, target);
+    most = std::max(most, sum);
+  }
+  return most;
+}
+
+namespace {
+
+void send_counts(const SparsePlan& plan, DispatchLayout& layout, comm::Communicator& ranks) {
+  layout.mine.clear();
+  for (size_t e = 0; e + 1 < plan.expert_offsets.size(); ++e)
+    layout.mine.push_back(static_cast<int32_t>(plan.expert_offsets[e + 1] - plan.expert_offsets[e]));
+  layout.mine.push_back(static_cast<int32_t>(plan.unit_offsets_U1.size(0) - 1));
+  layout.counts.resize(layout.mine.size() * static_cast<size_t>(layout.num_ranks));
+  const auto size = [](const std::vector<int32_t>& v) { return static_cast<int64_t>(v.size()); };
+  layout.work = ranks.start_all_gather({layout.mine.data(), size(layout.mine), comm::DataType::kInt32},
+                                       {layout.counts.data(), size(layout.counts), comm::DataType::kInt32},
+                                       comm::Content::kMetadata);
+}
+
+// The pairs that this rank's quota for the experts of each rank leaves.
+SparsePlan within_quota(const SparsePlan& plan, const DispatchLayout& layout) {
+  auto left = layout.quota_P;
+  const auto kept = at::empty({plan.unit_N.size(0)}, at::kByte);
+  auto* keeps = kept.data_ptr<uint8_t>();
+  const auto* expert = plan.expert_N.const_data_ptr<int32_t>();
+  const auto* row = plan.row_of_pair_N.const_data_ptr<int32_t>();
+  for (int64_t j = 0; j < kept.size(0); ++j)
+    keeps[j] = row[j] >= 0 && left[static_cast<size_t>(expert[j] / layout.local())]-- > 0;
+  return make_sparse_plan(plan.unit_offsets_U1.size(0) - 1, layout.num_experts, plan.unit_N, plan.expert_N,
+                          plan.choice_N, plan.weight_N, kept);
+}
+
+}  // namespace
+
+std::shared_ptr<DispatchLayout> start_counting(const SparsePlan& plan, comm::Communicator& ranks) {
+  auto layout = std::make_shared<DispatchLayout>();
+  layout->num_ranks = ranks.size();
+  layout->num_experts = static_cast<int64_t>(plan.expert_offsets.size()) - 1;
+  CONCLAVE_CHECK(layout->num_experts % layout->num_ranks == 0,
+                 fmt::format("{} experts on {} ranks", layout->num_experts, layout->num_ranks));
+  send_counts(plan, *layout, ranks);
+  return layout;
+}
+
+SparsePlan within_limits(const SparsePlan& plan, DispatchLayout& layout, const DispatchLimits& limits,
+                         comm::Communicator& ranks) {
+  if (!limits.rank_budget) return plan;
+  if (!layout.quota_P.empty()) return within_quota(plan, layout);  // a recomputed pass
+  layout.work.wait();
+  const int64_t budget = *limits.rank_budget, most = layout.most_rows();
+  if (most <= budget) return plan;
+  if (limits.on_overflow != OnOverflow::kDrop) {
+    throw RankOverflow(
+        fmt::format(
+            "a rank would get {} rows for its experts, and model.moe.dispatcher.rank_budget allows {}; "
+            "raise it, balance the experts, or set on_overflow to drop or rerun",
+            most, budget),
+        most);
+  }
+  for (int64_t target = 0; target < layout.num_ranks; ++target) {
+    int64_t left = budget;
+    for (int64_t source = 0; source < ranks.rank(); ++source)
+      left -= std::min(left, layout.rows_between(source, target));
+    layout.quota_P.push_back(std::min(left, layout.rows_between(ranks.rank(), target)));
+  }
+  auto kept = within_quota(plan, layout);
+  send_counts(kept, layout, ranks);
+  return kept;
+}
+
+}  // namespace conclave::moe
