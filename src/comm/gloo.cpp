@@ -65,16 +65,21 @@ constexpr std::chrono::milliseconds kGrace{3000};
 
 class GlooCommunicator : public Communicator {
  public:
-  GlooCommunicator(c10::intrusive_ptr<c10d::Store> store, std::shared_ptr<Watch> watch, int rank, int size,
-                   std::chrono::milliseconds timeout)
-      : store_(std::move(store)), watch_(std::move(watch)), rank_(rank), size_(size), timeout_(timeout) {
+  GlooCommunicator(c10::intrusive_ptr<c10d::Store> store, std::shared_ptr<Watch> watch, bool keeps_store,
+                   int rank, int size, std::chrono::milliseconds timeout)
+      : store_(std::move(store)),
+        watch_(std::move(watch)),
+        keeps_store_(keeps_store),
+        rank_(rank),
+        size_(size),
+        timeout_(timeout) {
     auto options = c10d::ProcessGroupGloo::Options::create_default(timeout);
     gloo_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, rank, size, std::move(options));
   }
   // Gloo ends no operation before its time, and its end waits for all of them. What was given up stays as it
   // is until the process ends, which is soon.
   ~GlooCommunicator() override {
-    if (watch_->stopped()) (void)gloo_.release();
+    if (watch_->stopped() || watch_->store_is_gone()) (void)gloo_.release();
   }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -96,8 +101,8 @@ class GlooCommunicator : public Communicator {
     const auto place = std::find(members.begin(), members.end(), std::pair(key, rank_)) - members.begin();
     const auto prefix = fmt::format("split{}/{}", num_splits_++, color);
     return std::make_unique<GlooCommunicator>(c10::make_intrusive<c10d::PrefixStore>(prefix, store_), watch_,
-                                              static_cast<int>(place), static_cast<int>(members.size()),
-                                              timeout_);
+                                              keeps_store_, static_cast<int>(place),
+                                              static_cast<int>(members.size()), timeout_);
   }
 
  private:
@@ -122,6 +127,7 @@ class GlooCommunicator : public Communicator {
         if (work->isCompleted()) fail(what, sequence, first_line(error));
       }
       if (const auto word = watch_->stopped()) fail(what, sequence, *word);
+      if (watch_->store_is_gone()) fail(what, sequence, "nobody could tell whether the others go on");
     }
   }
   // Between two ranks; a wait in parts would break the connection.
@@ -137,6 +143,8 @@ class GlooCommunicator : public Communicator {
   // All ranks hear of it, so that none waits for this one, and those that do not answer are the cause.
   [[noreturn]] void fail(const char* what, int64_t sequence, const std::string& text) {
     watch_->stop(text);
+    // Who keeps the store goes last: the others need it to find out the same, and notice a little later.
+    const auto others_know = std::chrono::steady_clock::now() + kGrace + 3 * kPatience;
     std::string cause = watch_->stopped().value_or(text);
     if (const auto missing = watch_->missing(kGrace); !missing.empty()) {
       cause = fmt::format("rank {} of the run does not answer: killed, frozen or cut off ({})",
@@ -144,6 +152,7 @@ class GlooCommunicator : public Communicator {
     } else if (watch_->store_is_gone()) {
       cause = fmt::format("whoever keeps the store, rank 0 or the launcher, is gone ({})", cause);
     }
+    if (keeps_store_) std::this_thread::sleep_until(others_know);
     throw Error(
         fmt::format("rank {} of {}: {} (operation {}) failed: {}", rank_, size_, what, sequence, cause),
         Error::Kind::kCommunication);
@@ -193,6 +202,7 @@ class GlooCommunicator : public Communicator {
 
   c10::intrusive_ptr<c10d::Store> store_;
   std::shared_ptr<Watch> watch_;
+  bool keeps_store_;  // this process does
   int rank_, size_;
   std::chrono::milliseconds timeout_;
   c10::intrusive_ptr<c10d::Backend> gloo_;
@@ -256,10 +266,12 @@ std::unique_ptr<Communicator> connect_gloo(const Rendezvous& r) {
   CONCLAVE_CHECK(r.size > 0 && r.rank >= 0 && r.rank < r.size, fmt::format("rank {} of {}", r.rank, r.size));
   setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
   try {
-    const auto store = open_store_in_time(r, r.rank == 0 && !r.store_is_elsewhere);
+    const bool keeps_store = r.rank == 0 && !r.store_is_elsewhere;
+    const auto store = open_store_in_time(r, keeps_store);
     meet(*store, r);
     auto watch = std::make_shared<Watch>(open_store(r, false), r.rank, r.size);
-    return std::make_unique<GlooCommunicator>(store, std::move(watch), r.rank, r.size, r.timeout);
+    return std::make_unique<GlooCommunicator>(store, std::move(watch), keeps_store, r.rank, r.size,
+                                              r.timeout);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {

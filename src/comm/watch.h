@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
+#include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <torch/csrc/distributed/c10d/Store.hpp>
@@ -14,7 +12,7 @@ namespace conclave::comm {
 
 // By which the ranks of a run tell each other that it is over, and find out who is gone: the transport only
 // knows that some connection broke. A thread of each rank looks for the word in the store and answers it,
-// whatever the rank itself is computing.
+// whatever the rank itself is computing. Nobody but that thread waits for the store, which may be cut off.
 class Watch {
  public:
   // `store`: a connection of the watch's own.
@@ -23,7 +21,7 @@ class Watch {
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
-  int rank() const { return rank_; }  // in the run
+  int rank() const;  // in the run
   // The run is over, and why; the first word stands.
   void stop(const std::string& reason);
   // The word, if one was seen.
@@ -34,16 +32,8 @@ class Watch {
   bool store_is_gone() const;
 
  private:
-  void look();
-  void run();
-
-  c10::intrusive_ptr<c10d::Store> store_;
-  int rank_, size_;
-  mutable std::mutex mutex_;  // of the store's connection and all below
-  std::condition_variable wake_;
-  bool end_ = false, store_gone_ = false;
-  std::optional<std::string> word_;
-  std::thread thread_;
+  struct State;
+  std::shared_ptr<State> state_;  // outlives the watch when its thread is stuck
 };
 
 }  // namespace conclave::comm

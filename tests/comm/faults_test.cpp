@@ -14,58 +14,22 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// Four ranks, of which rank 2 gets `signal` while the others wait for it; what each other one is told. The
-// ranks exchange in pairs, so that two of the others have nothing to do with rank 2.
-std::vector<std::string> told_by_survivors(int signal) {
-  loopback_only();
-  const int port = free_port();
-  std::fflush(nullptr);
-  std::vector<pid_t> ranks;
-  std::vector<int> pipes;
-  for (int rank = 0; rank < 4; ++rank) {
-    int ends[2];
-    if (pipe(ends) != 0) throw Error("no pipe");
-    const pid_t pid = fork();
-    if (pid == 0) {
-      std::string text = "nothing";
-      try {
-        const auto world =
-            connect_gloo({.rank = rank, .size = 4, .master_port = port, .timeout = seconds(60)});
-        const auto pair = world->split(rank / 2, rank);
-        std::vector<double> values(1000, 1.0);
-        const Buffer buffer{values.data(), 1000, DataType::kFloat64};
-        pair->all_reduce(buffer);
-        if (rank == 2) std::raise(signal);
-        pair->all_reduce(buffer);
-        for (int i = 0; i < 1000; ++i) world->all_reduce(buffer);  // the other pair waits here
-      } catch (const std::exception& error) {
-        text = error.what();
-      }
-      if (write(ends[1], text.data(), text.size()) < 0) std::perror("rank");
-      _exit(0);
-    }
-    close(ends[1]);
-    ranks.push_back(pid);
-    pipes.push_back(ends[0]);
-  }
-  std::vector<std::string> told;
-  for (const int rank : {0, 1, 3}) {
-    std::string text;
-    char part[512];
-    for (ssize_t n; (n = read(pipes[static_cast<size_t>(rank)], part, sizeof part)) > 0;)
-      text.append(part, static_cast<size_t>(n));
-    told.push_back(text);
-  }
-  kill(ranks[2], SIGKILL);
-  for (const int end : pipes) close(end);
-  for (const pid_t pid : ranks) waitpid(pid, nullptr, 0);
-  return told;
-}
-
+// The ranks exchange in pairs, so that two of the others have nothing to do with the one that dies.
 TEST(Faults, all_others_name_the_rank_that_was_killed) {
   const auto start = std::chrono::steady_clock::now();
-  for (const auto& text : told_by_survivors(SIGKILL))
+  const auto told = told_by_gloo_ranks(4, [](Communicator& world) {
+    const auto pair = world.split(world.rank() / 2, world.rank());
+    std::vector<double> values(1000, 1.0);
+    const Buffer buffer{values.data(), 1000, DataType::kFloat64};
+    pair->all_reduce(buffer);
+    if (world.rank() == 2) std::raise(SIGKILL);
+    pair->all_reduce(buffer);
+    for (int i = 0; i < 1000; ++i) world.all_reduce(buffer);  // the other pair waits here
+  });
+  for (const int rank : {0, 1, 3}) {
+    const auto& text = told[static_cast<size_t>(rank)];
     EXPECT_NE(text.find("rank 2 of the run does not answer"), std::string::npos) << text;
+  }
   EXPECT_LT(std::chrono::steady_clock::now() - start, seconds(20)) << "the time of an operation is 60 s";
 }
 

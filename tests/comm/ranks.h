@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cstdio>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -78,6 +79,50 @@ inline void run_gloo_ranks(int size, const std::function<void(Communicator&)>& b
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "a rank failed, status " << status;
   }
   if (!told.empty()) throw Error(told.substr(0, told.find('\n')));
+}
+
+// The same where ranks may die: what each of them threw, "" for one that ended well or was killed.
+inline std::vector<std::string> told_by_gloo_ranks(
+    int size, const std::function<void(Communicator&)>& body,
+    std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
+  loopback_only();
+  const int port = free_port();
+  std::fflush(nullptr);
+  std::vector<pid_t> ranks;
+  std::vector<int> pipes;
+  for (int rank = 0; rank < size; ++rank) {
+    int ends[2];
+    if (pipe(ends) != 0) throw Error("no pipe");
+    const pid_t pid = fork();
+    if (pid == 0) {
+      std::unique_ptr<Communicator> world;
+      std::string text;
+      try {
+        world = connect_gloo({.rank = rank, .size = size, .master_port = port, .timeout = timeout});
+        body(*world);
+        world->barrier();
+      } catch (const std::exception& error) {
+        text = error.what();
+      }
+      if (write(ends[1], text.data(), text.size()) < 0) std::perror("rank");
+      std::fflush(nullptr);
+      _exit(::testing::Test::HasFailure() ? 1 : 0);
+    }
+    close(ends[1]);
+    ranks.push_back(pid);
+    pipes.push_back(ends[0]);
+  }
+  std::vector<std::string> told(static_cast<size_t>(size));
+  for (size_t rank = 0; rank < told.size(); ++rank) {
+    char part[512];
+    for (ssize_t n; (n = read(pipes[rank], part, sizeof part)) > 0;)
+      told[rank].append(part, static_cast<size_t>(n));
+    close(pipes[rank]);
+    int status = 0;
+    waitpid(ranks[rank], &status, 0);
+    EXPECT_TRUE(WIFSIGNALED(status) || WEXITSTATUS(status) == 0) << "an expectation failed in rank " << rank;
+  }
+  return told;
 }
 
 using RunRanks = void (*)(int size, const std::function<void(Communicator&)>& body,

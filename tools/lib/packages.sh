@@ -5,7 +5,7 @@
 packages_needed=("g++=g++" "cmake=cmake" "ninja-build=ninja" "python3=python3" libfmt-dev libspdlog-dev libyaml-cpp-dev
   nlohmann-json3-dev libcli11-dev zlib1g-dev libzstd-dev libxxhash-dev)
 packages_for_tests=(libgtest-dev libgmock-dev)
-packages_helpful=("git=git" "ccache=ccache" "mold=mold" clang-format python3-pip python3-venv)
+packages_helpful=("git=git" "ccache=ccache" "mold=mold" "iproute2=ip" clang-format python3-pip python3-venv)
 packages_complete=yes # no: tools/test would miss something, so the next set-up looks again
 
 # missing_of ENTRY...: sets `missing` to the packages that are absent.
