@@ -79,7 +79,7 @@ class GlooCommunicator : public Communicator {
   // Gloo ends no operation before its time, and its end waits for all of them. What was given up stays as it
   // is until the process ends, which is soon.
   ~GlooCommunicator() override {
-    if (watch_->stopped() || watch_->store_is_gone()) (void)gloo_.release();
+    if (watch_->gave_up()) (void)gloo_.release();
   }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -242,13 +242,14 @@ c10::intrusive_ptr<c10d::Store> open_store_in_time(const Rendezvous& r, bool kee
 void meet(c10d::Store& store, const Rendezvous& r) {
   const auto key = [](int rank) { return fmt::format("came/{}", rank); };
   store.set(key(r.rank), std::string("here"));
+  store.add("came", 1);
   const auto end = std::chrono::steady_clock::now() + r.timeout;
-  for (std::vector<int> missing;; missing.clear()) {
-    for (int other = 0; other < r.size; ++other) {
-      if (!store.check({key(other)})) missing.push_back(other);
-    }
-    if (missing.empty()) return;
+  while (store.add("came", 0) < r.size) {
     if (std::chrono::steady_clock::now() > end) {
+      std::vector<int> missing;
+      for (int other = 0; other < r.size; ++other) {
+        if (!store.check({key(other)})) missing.push_back(other);
+      }
       throw Error(
           fmt::format("rank {} of {} waited {} s at {}:{}, and rank {} did not come. Are all {} ranks "
                       "started, with the same MASTER_ADDR and MASTER_PORT?",

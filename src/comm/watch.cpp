@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "watch.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -12,7 +13,7 @@ namespace conclave::comm {
 
 namespace {
 
-constexpr const char* kStopKey = "stop";
+constexpr const char *kStopKey = "stop", *kAnswersKey = "answers";
 constexpr std::chrono::milliseconds kInterval{250};  // between two looks
 constexpr std::chrono::milliseconds kStorePatience{
     3000};  // until a store that does not answer counts as gone
@@ -30,29 +31,33 @@ struct Watch::State {
   std::mutex mutex;  // of all below
   std::condition_variable changed;
   std::optional<std::string> to_tell, word;
-  bool asked = false;  // who is missing
+  bool asked = false, asked_who = false;  // how many have answered; who has not
+  int answers = 0;
   std::optional<std::vector<int>> missing;
-  bool gone = false, end = false, ended = false;
+  bool gave_up = false, gone = false, end = false, ended = false;
 
   // One look at the store.
   void look() {
     std::unique_lock lock(mutex);
     const auto tell = std::exchange(to_tell, std::nullopt);
-    const bool told = word.has_value(), ask = asked;
+    const bool told = word.has_value(), ask = asked, ask_who = asked_who;
     lock.unlock();
     if (tell) store->compareSet(kStopKey, std::string(), *tell);
     std::optional<std::string> seen;
     if (!told && store->check({kStopKey})) {
       seen = store->get_to_str(kStopKey);
       store->set(answer_key(rank), std::string("here"));
+      store->add(kAnswersKey, 1);
     }
+    const auto number = ask ? static_cast<int>(store->add(kAnswersKey, 0)) : 0;
     std::vector<int> silent;
-    for (int r = 0; ask && r < size; ++r) {
+    for (int r = 0; ask_who && r < size; ++r) {
       if (!store->check({answer_key(r)})) silent.push_back(r);
     }
     lock.lock();
     if (seen) word = seen;
-    if (ask) missing = silent;
+    answers = std::max(answers, number);
+    if (ask_who) missing = silent;
   }
 
   void run() {
@@ -96,6 +101,7 @@ int Watch::rank() const {
 
 void Watch::stop(const std::string& reason) {
   std::unique_lock lock(state_->mutex);
+  state_->gave_up = true;
   if (state_->word || state_->gone) return;
   state_->to_tell = reason;
   state_->changed.notify_all();
@@ -108,6 +114,11 @@ std::optional<std::string> Watch::stopped() const {
   return state_->word;
 }
 
+bool Watch::gave_up() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->gave_up;
+}
+
 bool Watch::store_is_gone() const {
   const std::lock_guard lock(state_->mutex);
   return state_->gone;
@@ -117,13 +128,13 @@ std::vector<int> Watch::missing(std::chrono::milliseconds patience) {
   std::unique_lock lock(state_->mutex);
   state_->asked = true;
   state_->changed.notify_all();
-  const auto end = std::chrono::steady_clock::now() + patience;
-  while (!state_->gone && std::chrono::steady_clock::now() < end) {
-    if (state_->missing && state_->missing->empty()) return {};
-    state_->changed.wait_until(lock, end);
-  }
+  state_->changed.wait_for(lock, patience,
+                           [this] { return state_->gone || state_->answers == state_->size; });
+  if (state_->gone || state_->answers == state_->size) return {};
+  state_->asked_who = true;
+  state_->changed.wait_for(lock, kStorePatience, [this] { return state_->gone || state_->missing; });
   if (!state_->missing) state_->gone = true;
-  return state_->missing.value_or(std::vector<int>());  // what was known when the store went
+  return state_->missing.value_or(std::vector<int>());
 }
 
 }  // namespace conclave::comm

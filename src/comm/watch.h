@@ -28,6 +28,8 @@ class Watch {
   std::optional<std::string> stopped() const;
   // After stop(): the ranks that have not answered within `patience`. Empty, too, when the store is gone.
   std::vector<int> missing(std::chrono::milliseconds patience);
+  // This rank has said that it is over.
+  bool gave_up() const;
   // The store does not answer: whoever keeps it is gone.
   bool store_is_gone() const;
 

@@ -69,7 +69,9 @@ SavedByLayer saved_by_layer(const ModelOptions& o, int64_t layer, c10::ScalarTyp
     saved.feed_forward += value * 3 * o.intermediate_size;
     return saved;
   }
-  saved.feed_forward += value * 3 * o.moe->shared_width();
+  // The shared experts' output waits for that of the routed ones.
+  if (const int64_t shared = o.moe->shared_width(); shared > 0)
+    saved.feed_forward += value * (3 * shared + o.hidden_size);
   // A router keeps about four values an expert, and its input where that had to be widened.
   saved.feed_forward += wide * 4 * o.moe->num_experts + (value < wide ? wide * o.hidden_size : 0);
   // Experts keep their pre-activations only.

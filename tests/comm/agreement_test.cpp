@@ -53,7 +53,7 @@ TEST_P(Agreement, a_part_that_fails_on_some_ranks_fails_on_all) {
 
 TEST_P(Agreement, groups_follow_the_mesh) {
   run(4, [](Communicator& c) {
-    const auto groups = make_groups(std::shared_ptr<Communicator>(&c, [](auto*) {}), {.expert = 2});
+    const auto groups = make_groups(borrowed(c), {.expert = 2});
     EXPECT_EQ(groups.world->size(), 4);
     EXPECT_EQ(groups.data->size(), 4);
     EXPECT_EQ(groups.expert->size(), 2);

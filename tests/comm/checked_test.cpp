@@ -19,7 +19,7 @@ class CheckedCalls : public ::testing::TestWithParam<Transport> {
     GetParam().run(
         3,
         [&](Communicator& world) {
-          const auto checked = check_calls(std::shared_ptr<Communicator>(&world, [](auto*) {}));
+          const auto checked = check_calls(borrowed(world));
           std::string text;
           try {
             body(*checked);
@@ -66,7 +66,7 @@ TEST_P(CheckedCalls, that_agree_do_what_they_do_unchecked) {
   GetParam().run(
       3,
       [](Communicator& world) {
-        const auto checked = check_calls(std::shared_ptr<Communicator>(&world, [](auto*) {}));
+        const auto checked = check_calls(borrowed(world));
         const auto group = checked->split(world.rank() == 1, world.rank());
         EXPECT_EQ(group->size(), world.rank() == 1 ? 1 : 2);
         int64_t sum = world.rank() + 1;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <cstdio>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -123,6 +124,11 @@ inline std::vector<std::string> told_by_gloo_ranks(
     EXPECT_TRUE(WIFSIGNALED(status) || WEXITSTATUS(status) == 0) << "an expectation failed in rank " << rank;
   }
   return told;
+}
+
+// `ranks` as a communicator that is not owned.
+inline std::shared_ptr<Communicator> borrowed(Communicator& ranks) {
+  return {std::shared_ptr<void>(), &ranks};
 }
 
 using RunRanks = void (*)(int size, const std::function<void(Communicator&)>& body,

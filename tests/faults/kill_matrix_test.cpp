@@ -93,7 +93,7 @@ class KillMatrix : public RanksRun {
         script->nth = point->nth;
         hooks.on_step = [script](const StepReport& report) { script->armed |= report.step == 3; };
       }
-      Killing killing(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}), script);
+      Killing killing(comm::borrowed(world), script);
       train_rank(killing, layout, config, std::move(hooks));
     });
   }

@@ -17,7 +17,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "conclave/comm/threads.h"
+#include "comm/ranks.h"
 #include "conclave/moe/make.h"
 #include "conclave/moe/routers/topk.h"
 #include "conclave/ops/collectives.h"
@@ -107,8 +107,7 @@ class Rank {
   Rank(comm::Communicator& world, const Layout& layout, moe::BalanceScope scope, Mistake mistake)
       : mistake_(mistake),
         accumulation_(kSamples / layout.ranks),
-        ranks_(comm::make_groups(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}),
-                                 {.expert = layout.expert_parallel})) {
+        ranks_(comm::make_groups(comm::borrowed(world), {.expert = layout.expert_parallel})) {
     layer_ = moe::make_moe_layer(
         {.width = kWidth,
          .num_experts = kExperts,

@@ -6,8 +6,8 @@
 #include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
+#include "comm/ranks.h"
 #include "conclave/comm/counting.h"
-#include "conclave/comm/threads.h"
 #include "conclave/model/language_model.h"
 
 namespace {
@@ -105,9 +105,8 @@ TEST(Recompute, exchanges_no_counts_again) {
     const auto calls = [&](model::Recompute recompute) {
       const auto traffic = std::make_shared<comm::Traffic>();
       const auto registry = moe::builtin();
-      model::LanguageModel m(
-          options_with(registry.routers.at("topk")), kRecomputeVocab, registry, 5, at::kFloat, {},
-          comm::count_traffic(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}), {0, 0}, traffic));
+      model::LanguageModel m(options_with(registry.routers.at("topk")), kRecomputeVocab, registry, 5,
+                             at::kFloat, {}, comm::count_traffic(comm::borrowed(world), {0, 0}, traffic));
       m.set_recompute(recompute);
       moe::ForwardContext context;
       objective(m, context).backward();

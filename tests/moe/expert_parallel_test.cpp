@@ -5,7 +5,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros_like.h>
 
-#include "conclave/comm/threads.h"
+#include "comm/ranks.h"
 #include "conclave/core/error.h"
 #include "conclave/moe/make.h"
 #include "conclave/moe/routers/topk.h"
@@ -14,10 +14,6 @@
 namespace {
 
 using namespace small;
-
-std::shared_ptr<comm::Communicator> borrowed(comm::Communicator& c) {
-  return {std::shared_ptr<void>(), &c};
-}
 
 struct SpreadGate {
   std::string name = "";
@@ -96,7 +92,7 @@ void expect_equal_to_one_rank(const SpreadGate& gate, int ranks, c10::ScalarType
   const auto reference = whole->named_parameters();
 
   comm::run_ranks(ranks, [&](comm::Communicator& c) {
-    const auto layer = gate.layer(borrowed(c), dtype);
+    const auto layer = gate.layer(comm::borrowed(c), dtype);
     const auto what = [&](const std::string& part) {
       return gate.name + (gate.gather_tokens ? " gathered" : "") + ", rank " + std::to_string(c.rank()) +
              " of " + std::to_string(ranks) + ": " + part;
@@ -154,7 +150,7 @@ TEST(ExpertParallel, two_runs_are_bitwise_equal) {
   const auto run = [&] {
     std::vector<at::Tensor> values(9);
     comm::run_ranks(3, [&](comm::Communicator& c) {
-      const auto layer = topk.layer(borrowed(c), at::kFloat);
+      const auto layer = topk.layer(comm::borrowed(c), at::kFloat);
       const auto shard = run_shard(*layer, c.rank(), 3, at::kFloat);
       const auto first = static_cast<size_t>(3 * c.rank());
       values[first] = shard.y.detach();
@@ -192,7 +188,7 @@ TEST(ExpertParallel, a_dispatcher_that_forgets_to_reorder_is_caught) {
   const SpreadGate topk{"topk", topk_entry(), topk_entry().defaults()};
   const auto whole = topk.layer(nullptr, at::kDouble);
   comm::run_ranks(2, [&](comm::Communicator& c) {
-    const auto layer = topk.layer(borrowed(c), at::kDouble);
+    const auto layer = topk.layer(comm::borrowed(c), at::kDouble);
     auto context = context_of(c.rank(), 9);
     const auto x = normal({9, kModel}, 7);
     RouterTrace trace{.layer = 3};
@@ -207,8 +203,8 @@ TEST(ExpertParallel, a_dispatcher_that_forgets_to_reorder_is_caught) {
     };
     auto context_again = context_of(c.rank(), 9);
     const auto want = whole->run(x, context_again);
-    near(run(std::move(*make_all_to_all_dispatcher(borrowed(c)))), want, 1e-9, "the dispatcher itself");
-    EXPECT_GT(run(Forgetful(borrowed(c))).sub(want).norm().item<double>(), 0.01);
+    near(run(std::move(*make_all_to_all_dispatcher(comm::borrowed(c)))), want, 1e-9, "the dispatcher itself");
+    EXPECT_GT(run(Forgetful(comm::borrowed(c))).sub(want).norm().item<double>(), 0.01);
   });
 }
 
@@ -219,7 +215,7 @@ TEST(ExpertParallel, a_budget_of_rows_is_an_error_or_drops_what_comes_last_and_s
       return MoeLayerOptions{.width = kModel,
                              .num_experts = 4,
                              .expert_width = kHidden,
-                             .expert_parallel = borrowed(c),
+                             .expert_parallel = comm::borrowed(c),
                              .limits = limits,
                              .dtype = at::kDouble};
     };
@@ -285,7 +281,7 @@ TEST(ExpertParallel, a_budget_of_rows_is_an_error_or_drops_what_comes_last_and_s
 TEST(ExpertParallel, experts_that_the_ranks_cannot_share_are_refused) {
   comm::run_ranks(4, [](comm::Communicator& c) {
     const SpreadGate topk{"topk", topk_entry(), topk_entry().defaults()};
-    EXPECT_THROW(topk.layer(borrowed(c), at::kDouble), Error);
+    EXPECT_THROW(topk.layer(comm::borrowed(c), at::kDouble), Error);
   });
 }
 

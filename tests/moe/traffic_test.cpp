@@ -10,8 +10,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "comm/ranks.h"
 #include "conclave/comm/counting.h"
-#include "conclave/comm/threads.h"
 #include "conclave/moe/make.h"
 #include "conclave/moe/routers/topk.h"
 
@@ -49,7 +49,7 @@ TEST_P(LayerTraffic, is_what_the_formulas_say) {
     for (int r = 0; r < size; ++r) nodes.push_back(r / c.ranks_per_node);
     const auto traffic = std::make_shared<comm::Traffic>();
     const std::shared_ptr<comm::Communicator> ranks =
-        comm::count_traffic(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}), nodes, traffic);
+        comm::count_traffic(comm::borrowed(world), nodes, traffic);
     auto layer = moe::make_moe_layer(
         {.width = c.width,
          .num_experts = c.experts,
@@ -128,9 +128,8 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(CountedTraffic, groups_count_into_the_traffic_of_their_whole_and_latency_is_waited_for) {
   comm::run_ranks(4, [](comm::Communicator& world) {
     const auto traffic = std::make_shared<comm::Traffic>();
-    const auto ranks =
-        comm::count_traffic(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}), {0, 0, 1, 1}, traffic,
-                            {.other_nodes = std::chrono::milliseconds(30)});
+    const auto ranks = comm::count_traffic(comm::borrowed(world), {0, 0, 1, 1}, traffic,
+                                           {.other_nodes = std::chrono::milliseconds(30)});
     // Ranks 0 and 2, and 1 and 3: every link leads to another node.
     const auto group = ranks->split(world.rank() % 2, world.rank());
     const int64_t value = world.rank();

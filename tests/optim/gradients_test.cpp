@@ -11,8 +11,8 @@
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
+#include "comm/ranks.h"
 #include "conclave/comm/counting.h"
-#include "conclave/comm/threads.h"
 #include "conclave/core/error.h"
 
 namespace {
@@ -25,9 +25,7 @@ constexpr int kRanks = 4, kExpertParallel = 2;
 // Four ranks, two halves of the experts, each half on two ranks.
 struct Rank {
   explicit Rank(comm::Communicator& world)
-      : rank(world.rank()),
-        groups(comm::make_groups(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}),
-                                 {.expert = kExpertParallel})) {
+      : rank(world.rank()), groups(comm::make_groups(comm::borrowed(world), {.expert = kExpertParallel})) {
     add("dense", ReduceGroup::kData, 1.0 + rank);
     add("expert", ReduceGroup::kExpertData, 10.0 * (1 + rank));
     add("late", ReduceGroup::kData, rank == 2 ? 5.0 : NAN);  // the others have no gradient
@@ -76,9 +74,7 @@ TEST(Gradients, larger_than_a_bucket_and_of_two_types_are_summed) {
       tensor.mutable_grad() = at::full({size}, size + world.rank(), type);
       parameters.push_back({name, tensor, {}});
     }
-    optim::Gradients(parameters,
-                     comm::make_groups(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}), {}))
-        .sum_over_ranks();
+    optim::Gradients(parameters, comm::make_groups(comm::borrowed(world), {})).sum_over_ranks();
     for (const auto& p : parameters) {
       EXPECT_EQ(p.tensor.grad()[0].item<double>(), 2.0 * static_cast<double>(p.tensor.size(0)) + 1) << p.name;
       EXPECT_EQ(p.tensor.grad()[-1].item<double>(), 2.0 * static_cast<double>(p.tensor.size(0)) + 1)
@@ -117,8 +113,7 @@ TEST(Gradients, are_the_same_whenever_they_are_sent_and_whoever_updates) {
     Result result;
     comm::run_ranks(kRanks, [&](comm::Communicator& world) {
       Chain chain(world);
-      const auto groups = comm::make_groups(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}),
-                                            {.expert = kExpertParallel});
+      const auto groups = comm::make_groups(comm::borrowed(world), {.expert = kExpertParallel});
       const auto shards = std::make_shared<optim::ParameterShards>(chain.parameters, groups, zero_stage);
       optim::Gradients gradients(shards);
       for (int step = 0; step < 2; ++step) {
@@ -160,7 +155,7 @@ TEST(Gradients, leave_during_the_last_backward_pass_and_no_part_comes_later) {
   comm::run_ranks(2, [](comm::Communicator& world) {
     const auto traffic = std::make_shared<comm::Traffic>();
     const std::shared_ptr<comm::Communicator> counted =
-        comm::count_traffic(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}), {0, 0}, traffic);
+        comm::count_traffic(comm::borrowed(world), {0, 0}, traffic);
     Chain chain(world);
     optim::Gradients gradients(chain.parameters, comm::make_groups(counted, {}));
     const int64_t before = traffic->calls;
@@ -191,8 +186,7 @@ TEST(ParameterShards, share_every_row_out_once) {
     add({3, 10, 4}, {.expert_dim = 0, .reduce_group = ReduceGroup::kExpertData});
     add({3, 10}, {.expert_dim = 0, .reduce_group = ReduceGroup::kExpertData});
     add({2, 9, 2});
-    const optim::ParameterShards shards(
-        parameters, comm::make_groups(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}), {}), 1);
+    const optim::ParameterShards shards(parameters, comm::make_groups(comm::borrowed(world), {}), 1);
     EXPECT_EQ(optim::count_rows(parameters[4]), 30);
     EXPECT_EQ(optim::count_rows(parameters[5]), 30);
     EXPECT_EQ(optim::count_rows(parameters[6]), 2);

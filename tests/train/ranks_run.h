@@ -5,7 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/norm.h>
 
-#include "conclave/comm/threads.h"
+#include "comm/ranks.h"
 #include "conclave/train/tensor_set.h"
 #include "train/small_run.h"
 
@@ -32,8 +32,7 @@ class RanksRun : public SmallRun {
   // One rank of a run; called on all of `world`.
   TrainingResult train_rank(comm::Communicator& world, const Layout& layout, const RunConfig& config,
                             TrainerHooks hooks = {}) {
-    const auto ranks = comm::make_groups(std::shared_ptr<comm::Communicator>(&world, [](auto*) {}),
-                                         {.expert = layout.expert_parallel});
+    const auto ranks = comm::make_groups(comm::borrowed(world), {.expert = layout.expert_parallel});
     const auto directory = RunDirectory::of_ranks(world, [&] { return open(config); });
     Trainer trainer(config, registry_, directory, std::move(hooks), ranks);
     trainers_.at(static_cast<size_t>(world.rank())) = &trainer;
