@@ -85,7 +85,11 @@ class GlooCommunicator : public Communicator {
   int size() const override { return size_; }
 
   void abort(const std::string& reason) override {
-    watch_->stop(fmt::format("rank {} gave up: {}", watch_->rank(), reason));
+    const auto word = fmt::format("rank {} gave up: {}", watch_->rank(), reason);
+    watch_->stop(word);
+    if (watch_->cause()) return;
+    if (keeps_store_) watch_->missing(3 * kPatience);  // returns when all have heard it
+    watch_->set_cause(word);
   }
 
   std::unique_ptr<Communicator> split(int color, int key) override {
@@ -106,10 +110,12 @@ class GlooCommunicator : public Communicator {
   }
 
  private:
-  // Starts a collective; `tensors` are the views that it works on.
+  // Starts a collective; `tensors` are the views that it works on. Once the run is over for this rank, every
+  // operation fails at once, for the same cause.
   template <class Start>
   Work start(const char* what, std::vector<at::Tensor> tensors, Start begin) {
     const int64_t sequence = ++sequence_;
+    if (watch_->cause()) fail(what, sequence, "");
     c10::intrusive_ptr<c10d::Work> work;
     try {
       work = begin(tensors);
@@ -119,16 +125,24 @@ class GlooCommunicator : public Communicator {
     return Work([this, what, sequence, work, tensors = std::move(tensors)] { finish(what, sequence, work); });
   }
   void finish(const char* what, int64_t sequence, const c10::intrusive_ptr<c10d::Work>& work) {
-    while (true) {
+    while (!watch_->cause()) {
       try {
         work->wait(kPatience);
         return;
-      } catch (const std::exception& error) {
-        if (work->isCompleted()) fail(what, sequence, first_line(error));
+      } catch (const std::exception&) {  // of the operation, or of this wait
+      }
+      if (work->isCompleted()) {
+        try {
+          work->wait();
+          return;
+        } catch (const std::exception& error) {
+          fail(what, sequence, first_line(error));
+        }
       }
       if (const auto word = watch_->stopped()) fail(what, sequence, *word);
       if (watch_->store_is_gone()) fail(what, sequence, "nobody could tell whether the others go on");
     }
+    fail(what, sequence, "");
   }
   // Between two ranks; a wait in parts would break the connection.
   template <class Begin>
@@ -140,8 +154,14 @@ class GlooCommunicator : public Communicator {
       fail(what, sequence, first_line(error));
     }
   }
-  // All ranks hear of it, so that none waits for this one, and those that do not answer are the cause.
   [[noreturn]] void fail(const char* what, int64_t sequence, const std::string& text) {
+    if (!watch_->cause()) watch_->set_cause(find_cause(text));
+    throw Error(fmt::format("rank {} of {}: {} (operation {}) failed: {}", rank_, size_, what, sequence,
+                            *watch_->cause()),
+                Error::Kind::kCommunication);
+  }
+  // All ranks hear of it, so that none waits for this one, and those that do not answer are the cause.
+  std::string find_cause(const std::string& text) {
     watch_->stop(text);
     // Who keeps the store goes last: the others need it to find out the same, and notice a little later.
     const auto others_know = std::chrono::steady_clock::now() + kGrace + 3 * kPatience;
@@ -153,9 +173,7 @@ class GlooCommunicator : public Communicator {
       cause = fmt::format("whoever keeps the store, rank 0 or the launcher, is gone ({})", cause);
     }
     if (keeps_store_) std::this_thread::sleep_until(others_know);
-    throw Error(
-        fmt::format("rank {} of {}: {} (operation {}) failed: {}", rank_, size_, what, sequence, cause),
-        Error::Kind::kCommunication);
+    return cause;
   }
 
   Work do_all_reduce(Buffer buffer, Reduction reduction) override {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <csignal>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -30,7 +31,7 @@ struct Watch::State {
 
   std::mutex mutex;  // of all below
   std::condition_variable changed;
-  std::optional<std::string> to_tell, word;
+  std::optional<std::string> to_tell, word, cause;
   bool asked = false, asked_who = false;  // how many have answered; who has not
   int answers = 0;
   std::optional<std::vector<int>> missing;
@@ -61,6 +62,11 @@ struct Watch::State {
   }
 
   void run() {
+    // Torch writes to the store's socket whether somebody reads it or not: an error is enough.
+    sigset_t broken_pipe;
+    sigemptyset(&broken_pipe);
+    sigaddset(&broken_pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &broken_pipe, nullptr);
     while (true) {
       bool failed = false;
       try {
@@ -112,6 +118,16 @@ void Watch::stop(const std::string& reason) {
 std::optional<std::string> Watch::stopped() const {
   const std::lock_guard lock(state_->mutex);
   return state_->word;
+}
+
+std::optional<std::string> Watch::cause() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->cause;
+}
+
+void Watch::set_cause(const std::string& cause) {
+  const std::lock_guard lock(state_->mutex);
+  state_->cause = cause;
 }
 
 bool Watch::gave_up() const {

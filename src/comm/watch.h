@@ -28,6 +28,9 @@ class Watch {
   std::optional<std::string> stopped() const;
   // After stop(): the ranks that have not answered within `patience`. Empty, too, when the store is gone.
   std::vector<int> missing(std::chrono::milliseconds patience);
+  // Why it is over for this rank, once that was found out.
+  std::optional<std::string> cause() const;
+  void set_cause(const std::string& cause);
   // This rank has said that it is over.
   bool gave_up() const;
   // The store does not answer: whoever keeps it is gone.
