@@ -6,11 +6,11 @@ if(NOT CONCLAVE_SANITIZE)
 endif()
 
 # The part of `train` that reads and writes files.
-set(train_sources background_save checkpoint checkpoint_manifest checkpoint_save checkpoint_store file_writer json_reader metrics
-    metrics_read run_directory run_lock run_status safetensors safetensors_dtypes safetensors_index
-    safetensors_writer signals tensorboard)
-set(train_tests background_save checkpoint_damage checkpoint_full_disk checkpoint_kill checkpoint_store json_reader metrics
-    metrics_mutation run_directory safetensors_fuzz safetensors_index safetensors signals tensorboard)
+set(train_sources background_save checkpoint checkpoint_manifest checkpoint_save checkpoint_store file_writer
+    json_reader metrics metrics_read run_directory run_lock run_status safetensors safetensors_dtypes
+    safetensors_index safetensors_writer signals tensorboard)
+set(train_tests background_save checkpoint_damage checkpoint_full_disk checkpoint_kill checkpoint_store json_reader
+    metrics metrics_mutation run_directory safetensors_fuzz safetensors_index safetensors signals tensorboard)
 list(TRANSFORM train_sources PREPEND "${PROJECT_SOURCE_DIR}/src/train/")
 list(TRANSFORM train_sources APPEND ".cpp")
 foreach(name agreement communicator reduce)
