@@ -160,15 +160,16 @@ TEST_F(RanksOfProcesses, that_are_killed_at_random_are_started_again_and_lose_no
                    here());
   std::mt19937 random(7);
   int done = 0;
-  for (; done < kills && launcher.running(); ++done) {
+  while (done < kills && launcher.running()) {
     // Anywhere between the start of the processes and the end of the run.
     std::this_thread::sleep_for(std::chrono::milliseconds(300 + random() % 1700));
     const auto ranks = children_of(launcher.id());
-    if (ranks.empty()) continue;
+    if (ranks.empty()) continue;  // between two attempts
     kill(ranks[random() % ranks.size()], SIGKILL);
     EXPECT_TRUE(launcher.wait_until([&] {
       return std::filesystem::exists(path(fmt::format("logs/attempt-{}", done + 1)));
     })) << launcher.err();
+    ++done;
   }
   const auto ended = launcher.wait();
   EXPECT_EQ(ended.exit_code, kDone) << ended.err;
