@@ -18,12 +18,12 @@ class FilesOfRanks : public RanksRun {
     train_on({2, 2}, "good", {"training.train_iters=2"});
     train_on({2, 2}, "other", {"training.train_iters=2", "run.seed=5"});
   }
-  // A copy of the checkpoint whose list of files is changed, with a manifest that is intact.
+  // A copy of a checkpoint whose list of files is changed, with a manifest that is intact.
   template <class Change>
-  Checkpoint changed(Change change) {
+  Checkpoint changed(const std::string& run, int64_t step, Change change) {
     const auto folder = folder_ / "changed";
     std::filesystem::remove_all(folder);
-    std::filesystem::copy(checkpoint("good", 2), folder);
+    std::filesystem::copy(checkpoint(run, step), folder);
     auto manifest = Checkpoint(folder).manifest();
     change(manifest.files, folder);
     write_file_atomically(folder / kManifestFile, render_manifest(manifest));
@@ -44,12 +44,12 @@ class FilesOfRanks : public RanksRun {
 TEST_F(FilesOfRanks, are_refused_with_a_hole_an_overlap_or_a_stranger) {
   EXPECT_EQ(refusal(Checkpoint(checkpoint("good", 2))), "");
 
-  const auto hole = refusal(changed([](auto& files, const auto&) {
+  const auto hole = refusal(changed("good", 2, [](auto& files, const auto&) {
     std::erase_if(files, [](const auto& file) { return file.name == "model-00002-of-00002.safetensors"; });
   }));
   EXPECT_TRUE(has(hole, "holds no tensor 'layers_0.moe.experts.4.down_proj.weight'")) << hole;
 
-  const auto overlap = refusal(changed([](auto& files, const auto& folder) {
+  const auto overlap = refusal(changed("good", 2, [](auto& files, const auto& folder) {
     auto twice = *std::find_if(files.begin(), files.end(), [](const auto& file) {
       return file.name == "model-00002-of-00002.safetensors";
     });
@@ -90,21 +90,12 @@ TEST_F(FilesOfRanks, parts_of_rows_are_refused_with_a_hole_an_overlap_or_another
   whole.read_rows("embed_tokens.exp_avg", 50, 100, rows.data());
   EXPECT_TRUE(std::equal(rows.begin(), rows.end(), all.bytes.begin() + rows.size() / 2));
 
-  const auto changed_shared = [&](auto change) {
-    const auto folder = folder_ / "changed";
-    std::filesystem::remove_all(folder);
-    std::filesystem::copy(checkpoint("shared", 1), folder);
-    auto manifest = Checkpoint(folder).manifest();
-    change(manifest.files, folder);
-    write_file_atomically(folder / kManifestFile, render_manifest(manifest));
-    return Checkpoint(folder);
-  };
   const std::string last = "optimizer-00004-of-00004.safetensors";
-  const auto hole = open(changed_shared([&](auto& files, const auto&) {
+  const auto hole = open(changed("shared", 1, [&](auto& files, const auto&) {
     std::erase_if(files, [&](const auto& file) { return file.name == last; });
   }));
   EXPECT_TRUE(has(hole, " rows, and row ")) << hole;
-  const auto overlap = open(changed_shared([&](auto& files, const auto& folder) {
+  const auto overlap = open(changed("shared", 1, [&](auto& files, const auto& folder) {
     auto twice =
         *std::find_if(files.begin(), files.end(), [&](const auto& file) { return file.name == last; });
     twice.name = "optimizer-00005-of-00005.safetensors";
