@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 
 #include "conclave/moe/dispatcher.h"
@@ -10,13 +9,9 @@ namespace conclave::moe {
 
 namespace {
 
-class AllGatherDispatcher : public Dispatcher {
+class AllGatherDispatcher : public RanksDispatcher {
  public:
-  explicit AllGatherDispatcher(std::shared_ptr<comm::Communicator> ranks) : ranks_(std::move(ranks)) {}
-
-  std::shared_ptr<DispatchLayout> plan(const SparsePlan& plan) override {
-    return start_counting(plan, *ranks_);
-  }
+  using RanksDispatcher::RanksDispatcher;
 
   Dispatched dispatch(const SparsePlan& plan, DispatchLayout& layout, const at::Tensor& x_UD,
                       const at::Tensor& weights_A) override {
@@ -79,8 +74,6 @@ class AllGatherDispatcher : public Dispatcher {
     rows.rows_N = at::tensor(row_of, at::kInt);
     return at::tensor(taken, at::kLong);
   }
-
-  std::shared_ptr<comm::Communicator> ranks_;
 };
 
 }  // namespace

@@ -11,13 +11,9 @@ namespace conclave::moe {
 
 namespace {
 
-class AllToAllDispatcher : public Dispatcher {
+class AllToAllDispatcher : public RanksDispatcher {
  public:
-  explicit AllToAllDispatcher(std::shared_ptr<comm::Communicator> ranks) : ranks_(std::move(ranks)) {}
-
-  std::shared_ptr<DispatchLayout> plan(const SparsePlan& plan) override {
-    return start_counting(plan, *ranks_);
-  }
+  using RanksDispatcher::RanksDispatcher;
 
   Dispatched dispatch(const SparsePlan& plan, DispatchLayout& layout, const at::Tensor& x_UD,
                       const at::Tensor& weights_A) override {
@@ -61,8 +57,6 @@ class AllToAllDispatcher : public Dispatcher {
     });
     return rows;
   }
-
-  std::shared_ptr<comm::Communicator> ranks_;
 };
 
 }  // namespace

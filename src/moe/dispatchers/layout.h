@@ -1,11 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <memory>
+#include <utility>
+#include <vector>
+
 #include "conclave/moe/dispatcher.h"
 
 namespace conclave::moe {
 
 // Starts to bring everybody's counts to everybody.
 std::shared_ptr<DispatchLayout> start_counting(const SparsePlan& plan, comm::Communicator& ranks);
+
+// What the ways of moving rows between ranks share.
+class RanksDispatcher : public Dispatcher {
+ public:
+  explicit RanksDispatcher(std::shared_ptr<comm::Communicator> ranks) : ranks_(std::move(ranks)) {}
+  std::shared_ptr<DispatchLayout> plan(const SparsePlan& plan) override {
+    return start_counting(plan, *ranks_);
+  }
+
+ protected:
+  std::shared_ptr<comm::Communicator> ranks_;
+};
 
 // Calls body(source, place) for the rows of this rank's experts, in the order of (expert, source rank, place
 // at the source); `place` counts from the first row of `source` for the experts of rank `me`. Returns the
