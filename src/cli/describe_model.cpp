@@ -29,12 +29,13 @@ std::string describe_model(const train::RunConfig& config, const moe::Registry& 
   return fmt::format(
       "parameters  {} total, {} active per token{}\n"
       "compute     {}FLOP per token, forward and backward\n"
-      "memory      about {}: parameters, gradients and moments {}, activations of a micro-batch of {} x {} "
+      "memory      about {}{}: parameters, gradients and moments {}, activations of a micro-batch of {} x {} "
       "tokens {}",
       amount(static_cast<double>(run.model.total_parameters)),
       amount(static_cast<double>(run.model.active_parameters)),
       run.any_number_of_experts ? " (at most: this router fixes no number of experts per token)" : "",
       amount(run.model.flops_per_token), mebibytes(run.model.training_state_bytes + run.activation_bytes),
+      run.share.ranks > 1 ? fmt::format(" on each of {} ranks", run.share.ranks) : "",
       mebibytes(run.model.training_state_bytes), config.training.micro_batch_size, config.data.seq_length,
       mebibytes(run.activation_bytes));
 }

@@ -8,10 +8,11 @@
 namespace conclave::model {
 
 Accounting account(const ModelOptions& o, int64_t vocab_size, int64_t active_experts, int64_t seq_length,
-                   int64_t bytes_per_value, std::optional<int64_t> router_parameters) {
+                   int64_t bytes_per_value, std::optional<int64_t> router_parameters,
+                   const RankShare& share) {
   const int64_t width = o.hidden_size, head = o.head_width();
   const int64_t attention = width * head * (2 * o.num_attention_heads + 2 * o.num_key_value_heads);
-  int64_t norms = width, matrices = 0, active_matrices = 0;
+  int64_t norms = width, matrices = 0, active_matrices = 0, experts = 0;
   for (int64_t layer = 0; layer < o.num_hidden_layers; ++layer) {
     norms += 2 * width;
     if (o.qk_norm == nn::QkNorm::kHead) norms += 2 * head;
@@ -27,6 +28,7 @@ Accounting account(const ModelOptions& o, int64_t vocab_size, int64_t active_exp
     const int64_t always = router_parameters.value_or(width * o.moe->num_experts) +
                            3 * width * o.moe->shared_width() + (o.moe->shared_expert_gate ? width : 0);
     matrices += always + expert * o.moe->num_experts;
+    experts += expert * o.moe->num_experts;
     active_matrices += always + expert * active_experts;
   }
   const int64_t embedding = vocab_size * width;
@@ -38,7 +40,9 @@ Accounting account(const ModelOptions& o, int64_t vocab_size, int64_t active_exp
   result.flops_per_token =
       6.0 * static_cast<double>(active_matrices + embedding) +
       12.0 * static_cast<double>(o.num_hidden_layers * o.num_attention_heads * head * seq_length);
-  result.training_state_bytes = result.total_parameters * 4 * bytes_per_value;
+  const int64_t held = result.total_parameters - experts + experts / share.expert_ranks;
+  const int64_t updated = share.shared_moments ? result.total_parameters / share.ranks : held;
+  result.training_state_bytes = 2 * (held + updated) * bytes_per_value;
   return result;
 }
 
@@ -49,6 +53,7 @@ struct SavedByLayer {
   int64_t attention = 0;
   int64_t feed_forward = 0;  // without routed experts
   int64_t by_expert = 0;
+  int64_t arrived = 0;  // copies of inputs that came from other ranks, or went there
 };
 
 int64_t bytes_of(c10::ScalarType dtype) {
@@ -57,7 +62,8 @@ int64_t bytes_of(c10::ScalarType dtype) {
 
 // A norm keeps its input and, for what follows, its output; the rotation of queries and keys keeps nothing.
 // What attention itself keeps has the type in which this CPU multiplies.
-SavedByLayer saved_by_layer(const ModelOptions& o, int64_t layer, c10::ScalarType activations) {
+SavedByLayer saved_by_layer(const ModelOptions& o, int64_t layer, const MicroBatch& m) {
+  const auto activations = m.activations;
   const int64_t q = o.num_attention_heads * o.head_width(), kv = o.num_key_value_heads * o.head_width();
   const int64_t value = bytes_of(activations), wide = std::max<int64_t>(4, value);
   const int64_t norm = value * 2 * o.hidden_size;
@@ -76,6 +82,9 @@ SavedByLayer saved_by_layer(const ModelOptions& o, int64_t layer, c10::ScalarTyp
   saved.feed_forward += wide * 4 * o.moe->num_experts + (value < wide ? wide * o.hidden_size : 0);
   // Experts keep their pre-activations only.
   saved.by_expert = value * 2 * o.moe->moe_intermediate_size;
+  if (m.share.expert_ranks > 1) {
+    saved.arrived = value * o.hidden_size * (m.share.gather_tokens ? m.share.expert_ranks : m.active_experts);
+  }
   return saved;
 }
 
@@ -88,8 +97,8 @@ int64_t activation_bytes(const ModelOptions& o, int64_t vocab_size, const MicroB
   int64_t per_token = 3 * input;  // last norm; gradient held by the loss
   int64_t recomputed = 0;         // the largest block that comes back
   for (int64_t layer = 0; layer < o.num_hidden_layers; ++layer) {
-    const auto saved = saved_by_layer(o, layer, m.activations);
-    const int64_t feed_forward = saved.feed_forward + saved.by_expert * m.active_experts;
+    const auto saved = saved_by_layer(o, layer, m);
+    const int64_t feed_forward = saved.feed_forward + saved.by_expert * m.active_experts + saved.arrived;
     switch (m.recompute) {
       case Recompute::kNone:
         per_token += saved.attention + feed_forward;

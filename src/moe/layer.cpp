@@ -100,7 +100,13 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
 
   RouterTrace trace{.layer = options_.layer};
   if (!context.replay.empty()) trace.decisions = context.replay.at(context.traces.size()).repeated();
-  trace.plan = router_->route(x_UD, tokens, context, trace);
+  try {
+    trace.plan = router_->route(x_UD, tokens, context, trace);
+  } catch (const Error& error) {
+    if (error.kind() == Error::Kind::kDiverged && !trace.decisions.layout)
+      dispatcher_->give_up(options_.num_experts);
+    throw;
+  }
   auto pairs = placed(pairs_of(trace.plan));
   auto& layout = trace.decisions.layout;
   if (!layout) layout = dispatcher_->plan(pairs);

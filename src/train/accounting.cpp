@@ -17,10 +17,18 @@ int64_t router_parameters(const RunConfig& config, const moe::Registry& registry
   return sum;
 }
 
+model::RankShare share_of_rank(const RunConfig& config) {
+  return {.ranks = config.parallelism.data_parallel_size.value_or(config.parallelism.expert_parallel_size),
+          .expert_ranks = config.parallelism.expert_parallel_size,
+          .shared_moments = config.parallelism.zero_stage > 0,
+          .gather_tokens =
+              config.model.moe && config.model.moe->dispatcher.type == model::DispatcherType::kAllGather};
+}
+
 }  // namespace
 
 RunAccounting account_run(const RunConfig& config, const moe::Registry& registry) {
-  RunAccounting result;
+  RunAccounting result{.share = share_of_rank(config)};
   int64_t active_experts = 0, parameters_of_router = 0;
   if (config.model.moe) {
     const auto& moe = *config.model.moe;
@@ -33,13 +41,14 @@ RunAccounting account_run(const RunConfig& config, const moe::Registry& registry
   const auto precision = config.training.precision;
   result.model = model::account(config.model, rows, active_experts, config.data.seq_length,
                                 static_cast<int64_t>(c10::elementSize(parameter_dtype(precision))),
-                                parameters_of_router);
+                                parameters_of_router, result.share);
   result.activation_bytes = model::activation_bytes(config.model, rows,
                                                     {.size = config.training.micro_batch_size,
                                                      .seq_length = config.data.seq_length,
                                                      .active_experts = active_experts,
                                                      .activations = activation_dtype(precision),
-                                                     .recompute = config.training.recompute});
+                                                     .recompute = config.training.recompute,
+                                                     .share = result.share});
   return result;
 }
 

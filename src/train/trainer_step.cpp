@@ -31,7 +31,8 @@ StepReport Trainer::train_step() {
       config_.optimizer.lr.at(step_));
   backward_step(report);
   gradients_->sum_over_ranks();
-  report.gradient_norm = gradients_->norm();
+  // Of a pass that did not come to its end there are parts of gradients only.
+  report.gradient_norm = std::isnan(report.loss) ? report.loss : gradients_->norm();
   if (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)) {
     const double limit = config_.training.clip_grad.value_or(report.gradient_norm);
     optimizer_->step(report.lr, report.gradient_norm > limit ? limit / report.gradient_norm : 1.0);
@@ -103,8 +104,8 @@ Trainer::StepSums Trainer::backward_micro_batches(const std::vector<data::Batch>
   return sums;
 }
 
-// A router may refuse a value before the loss shows it; that is caught only where the step may be skipped and
-// no rank waits inside the model for another. Too many rows for a rank are noticed by all ranks of a layer.
+// A router may refuse a value before the loss shows it, and a rank may get too many rows. Either is thrown by
+// all ranks that share a layer's experts, at the same place, so that nobody waits inside the model for another.
 Trainer::Outcome Trainer::attempt(const std::function<void()>& part) {
   int64_t seen[2] = {0, 0};  // diverged, rows
   try {
@@ -114,13 +115,6 @@ Trainer::Outcome Trainer::attempt(const std::function<void()>& part) {
     seen[1] = overflow.rows();
   } catch (const Error& error) {
     if (error.kind() != Error::Kind::kDiverged || config_.training.on_nonfinite == OnNonfinite::kError) throw;
-    if (ranks_.expert->size() > 1) {
-      throw Error(
-          fmt::format("{}. The other ranks wait for this one's tokens, so the step cannot be skipped; the "
-                      "last checkpoint is step {}",
-                      error.what(), saved_step_),
-          Error::Kind::kDiverged);
-    }
     seen[0] = 1;
   }
   ranks_.world->all_reduce({seen, 2, comm::DataType::kInt64}, comm::Reduction::kMax);

@@ -156,6 +156,8 @@ TEST_F(GenerateProgram, config_explain_takes_a_key_or_a_file) {
     EXPECT_NE(file.out.find(word), std::string::npos) << file.out;
   }
   EXPECT_NE(file.out, run("config explain tiny.yaml").out);
+  const auto ranks = run("config explain tiny.yaml parallelism.data_parallel_size=2");
+  EXPECT_NE(ranks.out.find("on each of 2 ranks"), std::string::npos) << ranks.out;
   EXPECT_NE(run("config explain training.train_iters").out.find("Optimizer steps"), std::string::npos);
 }
 

@@ -3,6 +3,7 @@
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 
+#include "comm/ranks.h"
 #include "conclave/model/accounting.h"
 #include "conclave/model/language_model.h"
 #include "conclave/moe/routers/topk.h"
@@ -106,8 +107,10 @@ data::Batch full_rows(int64_t rows, int64_t length) {
 
 // Most that forward and backward allocate at a time beside parameters and their gradients.
 int64_t measured_bytes(const model::ModelOptions& options, int64_t rows, int64_t length,
-                       c10::ScalarType activations, model::Recompute recompute) {
-  model::LanguageModel m(options, 257, moe::builtin(), 1, at::kFloat, activations);
+                       c10::ScalarType activations, model::Recompute recompute,
+                       std::shared_ptr<comm::Communicator> expert_parallel = {}) {
+  model::LanguageModel m(options, 257, moe::builtin(), 1, at::kFloat, activations,
+                         std::move(expert_parallel));
   m.set_recompute(recompute);
   for (const auto& p : nn::tagged_parameters(m)) p.tensor.mutable_grad() = at::zeros_like(p.tensor);
   const auto batch = full_rows(rows, length);
@@ -151,6 +154,55 @@ TEST(Accounting, the_activation_estimate_is_near_what_a_step_allocates) {
         }
       }
     }
+  }
+}
+
+TEST(Accounting, a_rank_holds_its_experts_and_its_part_of_the_moments) {
+  auto options = mixed();
+  options.moe->num_experts = 8;
+  const auto one = model::account(options, 50, 3, 100, 4);
+  for (const int ranks : {2, 4}) {
+    int64_t held = 0;
+    comm::run_ranks(ranks, [&](comm::Communicator& c) {
+      model::LanguageModel m(options, 50, moe::builtin(), 1, at::kFloat, {}, comm::borrowed(c));
+      if (c.rank() != 0) return;
+      for (const auto& p : nn::tagged_parameters(m)) held += p.tensor.numel();
+    });
+    const auto bytes = [&](bool shared_moments) {
+      const model::RankShare share{
+          .ranks = 2 * ranks, .expert_ranks = ranks, .shared_moments = shared_moments};
+      return model::account(options, 50, 3, 100, 4, {}, share).training_state_bytes;
+    };
+    EXPECT_EQ(bytes(false), 4 * 4 * held);
+    EXPECT_EQ(bytes(true), 2 * 4 * (held + one.total_parameters / (2 * ranks)));
+  }
+}
+
+TEST(Accounting, the_activation_estimate_counts_what_arrives_from_other_ranks) {
+  auto options = mixed();
+  options.hidden_size = 60;
+  options.head_dim = 12;
+  options.moe->num_experts = 8;
+  options.moe->moe_intermediate_size = 70;
+  for (const bool gather : {false, true}) {
+    options.moe->dispatcher.type =
+        gather ? model::DispatcherType::kAllGather : model::DispatcherType::kAllToAll;
+    double measured = 0;
+    comm::run_ranks(4, [&](comm::Communicator& c) {
+      const auto mine = static_cast<double>(
+          measured_bytes(options, 6, 90, at::kFloat, model::Recompute::kNone, comm::borrowed(c)));
+      double sum[] = {mine};
+      c.all_reduce({sum, 1, comm::DataType::kFloat64});
+      if (c.rank() == 0) measured = sum[0] / 4;
+    });
+    const auto estimate = static_cast<double>(
+        model::activation_bytes(options, 257,
+                                {.size = 6,
+                                 .seq_length = 90,
+                                 .active_experts = 3,
+                                 .share = {.ranks = 4, .expert_ranks = 4, .gather_tokens = gather}}));
+    EXPECT_GT(estimate, 0.75 * measured) << gather;
+    EXPECT_LT(estimate, 1.25 * measured) << gather;
   }
 }
 

@@ -171,6 +171,7 @@ TEST(ExpertParallel, a_dispatcher_that_forgets_to_reorder_is_caught) {
     explicit Forgetful(std::shared_ptr<comm::Communicator> ranks)
         : real_(make_all_to_all_dispatcher(std::move(ranks))) {}
     std::shared_ptr<DispatchLayout> plan(const SparsePlan& plan) override { return real_->plan(plan); }
+    void give_up(int64_t num_experts) override { real_->give_up(num_experts); }
     Dispatched dispatch(const SparsePlan& plan, DispatchLayout& layout, const at::Tensor& x,
                         const at::Tensor& weights) override {
       return real_->dispatch(plan, layout, x, weights);

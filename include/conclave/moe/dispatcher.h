@@ -28,6 +28,8 @@ struct DispatchLayout {
   int64_t units(int64_t rank) const { return rows(rank, num_experts); }
   std::vector<int64_t> units_P() const;
   int64_t most_rows() const;  // that a rank gets
+  // Waits for the counts. Throws (kind kDiverged) on every rank when one has given up.
+  void complete();
 };
 
 enum class OnOverflow { kError, kDrop, kRerun };
@@ -61,6 +63,8 @@ class Dispatcher {
   virtual ~Dispatcher() = default;
   // Starts the exchange of counts, which may go on until they are needed. Called by all ranks.
   virtual std::shared_ptr<DispatchLayout> plan(const SparsePlan& plan) = 0;
+  // Instead of plan(), where this rank has no plan: the others, who wait for its counts, are told.
+  virtual void give_up(int64_t num_experts) = 0;
   // x_UD [U, D] of this rank's units; weights_A [A] in the order of the plan's expert rows.
   virtual Dispatched dispatch(const SparsePlan& plan, DispatchLayout& layout, const at::Tensor& x_UD,
                               const at::Tensor& weights_A) = 0;

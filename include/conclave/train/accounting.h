@@ -8,6 +8,7 @@ namespace conclave::train {
 
 // What a run needs. Nothing is allocated for it but one router: only the plug-in knows its parameters.
 struct RunAccounting {
+  model::RankShare share = {};
   model::Accounting model = {};
   int64_t activation_bytes = 0;  // of a micro-batch of full rows; an estimate
   // The router fixes no number of experts per token; all of them count as active.

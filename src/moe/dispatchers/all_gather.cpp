@@ -15,7 +15,7 @@ class AllGatherDispatcher : public RanksDispatcher {
 
   Dispatched dispatch(const SparsePlan& plan, DispatchLayout& layout, const at::Tensor& x_UD,
                       const at::Tensor& weights_A) override {
-    layout.work.wait();
+    layout.complete();
     const auto units_P = layout.units_P();
     std::vector<int64_t> rows_P;  // of all experts
     for (int64_t rank = 0; rank < layout.num_ranks; ++rank) {

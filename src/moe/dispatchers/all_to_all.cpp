@@ -18,7 +18,7 @@ class AllToAllDispatcher : public RanksDispatcher {
   Dispatched dispatch(const SparsePlan& plan, DispatchLayout& layout, const at::Tensor& x_UD,
                       const at::Tensor& weights_A) override {
     const auto x_AD = ops::gather_rows(rows_of(plan, x_UD));
-    layout.work.wait();
+    layout.complete();
     Dispatched out;
     for (int64_t rank = 0; rank < ranks_->size(); ++rank) {
       out.sent.push_back(layout.rows_between(ranks_->rank(), rank));

@@ -38,16 +38,22 @@ int64_t DispatchLayout::most_rows() const {
 
 namespace {
 
-void send_counts(const SparsePlan& plan, DispatchLayout& layout, comm::Communicator& ranks) {
-  layout.mine.clear();
-  for (size_t e = 0; e + 1 < plan.expert_offsets.size(); ++e)
-    layout.mine.push_back(static_cast<int32_t>(plan.expert_offsets[e + 1] - plan.expert_offsets[e]));
-  layout.mine.push_back(static_cast<int32_t>(plan.unit_offsets_U1.size(0) - 1));
+constexpr int32_t kNone = -1;  // instead of a count
+
+void send_mine(DispatchLayout& layout, comm::Communicator& ranks) {
   layout.counts.resize(layout.mine.size() * static_cast<size_t>(layout.num_ranks));
   const auto size = [](const std::vector<int32_t>& v) { return static_cast<int64_t>(v.size()); };
   layout.work = ranks.start_all_gather({layout.mine.data(), size(layout.mine), comm::DataType::kInt32},
                                        {layout.counts.data(), size(layout.counts), comm::DataType::kInt32},
                                        comm::Content::kMetadata);
+}
+
+void send_counts(const SparsePlan& plan, DispatchLayout& layout, comm::Communicator& ranks) {
+  layout.mine.clear();
+  for (size_t e = 0; e + 1 < plan.expert_offsets.size(); ++e)
+    layout.mine.push_back(static_cast<int32_t>(plan.expert_offsets[e + 1] - plan.expert_offsets[e]));
+  layout.mine.push_back(static_cast<int32_t>(plan.unit_offsets_U1.size(0) - 1));
+  send_mine(layout, ranks);
 }
 
 // The pairs that this rank's quota for the experts of each rank leaves.
@@ -75,11 +81,29 @@ std::shared_ptr<DispatchLayout> start_counting(const SparsePlan& plan, comm::Com
   return layout;
 }
 
+void DispatchLayout::complete() {
+  work.wait();
+  for (int64_t rank = 0; rank < num_ranks; ++rank) {
+    if (units(rank) != kNone) continue;
+    throw Error(fmt::format("the router of rank {} of the {} that share the experts has refused its values",
+                            rank, num_ranks),
+                Error::Kind::kDiverged);
+  }
+}
+
+void tell_no_counts(int64_t num_experts, comm::Communicator& ranks) {
+  DispatchLayout layout{.num_ranks = ranks.size(),
+                        .num_experts = num_experts,
+                        .mine = std::vector<int32_t>(static_cast<size_t>(num_experts) + 1, kNone)};
+  send_mine(layout, ranks);
+  layout.work.wait();
+}
+
 SparsePlan within_limits(const SparsePlan& plan, DispatchLayout& layout, const DispatchLimits& limits,
                          comm::Communicator& ranks) {
   if (!limits.rank_budget) return plan;
   if (!layout.quota_P.empty()) return within_quota(plan, layout);  // a recomputed pass
-  layout.work.wait();
+  layout.complete();
   const int64_t budget = *limits.rank_budget, most = layout.most_rows();
   if (most <= budget) return plan;
   if (limits.on_overflow != OnOverflow::kDrop) {

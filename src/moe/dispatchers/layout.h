@@ -10,6 +10,8 @@ namespace conclave::moe {
 
 // Starts to bring everybody's counts to everybody.
 std::shared_ptr<DispatchLayout> start_counting(const SparsePlan& plan, comm::Communicator& ranks);
+// Tells everybody that this rank has no counts to bring.
+void tell_no_counts(int64_t num_experts, comm::Communicator& ranks);
 
 // What the ways of moving rows between ranks share.
 class RanksDispatcher : public Dispatcher {
@@ -18,6 +20,7 @@ class RanksDispatcher : public Dispatcher {
   std::shared_ptr<DispatchLayout> plan(const SparsePlan& plan) override {
     return start_counting(plan, *ranks_);
   }
+  void give_up(int64_t num_experts) override { tell_no_counts(num_experts, *ranks_); }
 
  protected:
   std::shared_ptr<comm::Communicator> ranks_;

@@ -11,6 +11,7 @@ class LocalDispatcher : public Dispatcher {
   std::shared_ptr<DispatchLayout> plan(const SparsePlan&) override {
     return std::make_shared<DispatchLayout>();
   }
+  void give_up(int64_t) override {}
   Dispatched dispatch(const SparsePlan& plan, DispatchLayout&, const at::Tensor& x_UD,
                       const at::Tensor& weights_A) override {
     return {.rows = rows_of(plan, x_UD), .weights_A = weights_A};
