@@ -2,6 +2,9 @@
 #pragma once
 #include <cstdint>
 
+#include "bfloat16.h"
+#include "device/status.h"
+
 namespace conclave::kernels {
 
 struct AdamWStep {
@@ -15,5 +18,20 @@ struct AdamWStep {
 //   p -= lr * (m / bias_correction1) / (sqrt(v / bias_correction2) + eps).
 template <class T>
 void adamw(T* p, const T* g, T* m, T* v, const AdamWStep& step, int64_t begin, int64_t end);
+
+// Plain-loop twin in double arithmetic, and with what the device adds: gradients may be stored in less, and
+// `copy` (null: none) receives the new p rounded, for the products of the next pass. (T, G): (float, float),
+// (float, bfloat16), (double, double).
+template <class T, class G>
+void adamw_ref(T* p, const G* g, T* m, T* v, bfloat16* copy, const AdamWStep& step, int64_t begin,
+               int64_t end);
+
+namespace cuda {
+
+template <class T, class G>
+Status adamw(T* p, const G* g, T* m, T* v, bfloat16* copy, const AdamWStep& step, int64_t count,
+             Stream stream);
+
+}  // namespace cuda
 
 }  // namespace conclave::kernels

@@ -5,6 +5,12 @@
 
 // Storage types of kernels. A kernel is a template over how values are stored; arithmetic is in wide_t of it:
 // float for float and bfloat16, double for double.
+#ifdef __CUDACC__
+#define CONCLAVE_INLINE __host__ __device__ __forceinline__
+#else
+#define CONCLAVE_INLINE [[gnu::always_inline]] inline
+#endif
+
 namespace conclave::kernels {
 
 // The upper half of a float; the layout of c10::BFloat16.
@@ -23,26 +29,30 @@ struct Wide<bfloat16> {
 template <class T>
 using wide_t = typename Wide<T>::type;
 
-[[gnu::always_inline]] inline float load(bfloat16 x) {
+CONCLAVE_INLINE float load(bfloat16 x) {
   return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
 }
-[[gnu::always_inline]] inline float load(float x) {
+CONCLAVE_INLINE float load(float x) {
   return x;
 }
-[[gnu::always_inline]] inline double load(double x) {
+CONCLAVE_INLINE double load(double x) {
   return x;
 }
 
 // Rounds to nearest, ties to even; NaN stays NaN.
-[[gnu::always_inline]] inline void store(bfloat16& out, float x) {
+CONCLAVE_INLINE void store(bfloat16& out, float x) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
+#else
   const auto bits = std::bit_cast<uint32_t>(x);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   out.bits = static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
+#endif
 }
-[[gnu::always_inline]] inline void store(float& out, float x) {
+CONCLAVE_INLINE void store(float& out, float x) {
   out = x;
 }
-[[gnu::always_inline]] inline void store(double& out, double x) {
+CONCLAVE_INLINE void store(double& out, double x) {
   out = x;
 }
 

@@ -29,8 +29,9 @@ void gather_rows(const In* source, const int32_t* index, Out* out, int64_t width
 }
 
 template <class In, class Out>
-CONCLAVE_CPU_VARIANTS void sum_rows(const In* rows, const int32_t* offsets, const int32_t* row_of, Out* out,
-                                    int64_t width, int64_t begin, int64_t end) {
+CONCLAVE_CPU_VARIANTS void sum_rows(const In* rows, const int32_t* offsets, const int32_t* row_of,
+                                    const wide_t<In>* weight, Out* out, int64_t width, int64_t begin,
+                                    int64_t end) {
   constexpr int64_t kBlock = 256;  // values summed at a time, in registers and first-level cache
   wide_t<In> sum[kBlock];
   for (int64_t unit = begin; unit < end; ++unit) {
@@ -40,7 +41,12 @@ CONCLAVE_CPU_VARIANTS void sum_rows(const In* rows, const int32_t* offsets, cons
       for (int32_t j = offsets[unit]; j < offsets[unit + 1]; ++j) {
         if (row_of[j] < 0) continue;
         const In* __restrict row = rows + static_cast<int64_t>(row_of[j]) * width + first;
-        for (int64_t i = 0; i < count; ++i) sum[i] += load(row[i]);
+        if (weight) {
+          const wide_t<In> w = weight[j];
+          for (int64_t i = 0; i < count; ++i) sum[i] += w * load(row[i]);
+        } else {
+          for (int64_t i = 0; i < count; ++i) sum[i] += load(row[i]);
+        }
       }
       Out* __restrict target = out + unit * width + first;
       for (int64_t i = 0; i < count; ++i) store(target[i], sum[i]);
@@ -60,11 +66,11 @@ CONCLAVE_CPU_VARIANTS void scale_rows(const In* in, const wide_t<In>* scale, Out
   }
 }
 
-#define CONCLAVE_INSTANTIATE(In, Out)                                                                \
-  template void convert<In, Out>(const In*, Out*, int64_t, int64_t);                                 \
-  template void gather_rows<In, Out>(const In*, const int32_t*, Out*, int64_t, int64_t, int64_t);    \
-  template void sum_rows<In, Out>(const In*, const int32_t*, const int32_t*, Out*, int64_t, int64_t, \
-                                  int64_t);                                                          \
+#define CONCLAVE_INSTANTIATE(In, Out)                                                                 \
+  template void convert<In, Out>(const In*, Out*, int64_t, int64_t);                                  \
+  template void gather_rows<In, Out>(const In*, const int32_t*, Out*, int64_t, int64_t, int64_t);     \
+  template void sum_rows<In, Out>(const In*, const int32_t*, const int32_t*, const wide_t<In>*, Out*, \
+                                  int64_t, int64_t, int64_t);                                         \
   template void scale_rows<In, Out>(const In*, const wide_t<In>*, Out*, int64_t, int64_t, int64_t)
 CONCLAVE_INSTANTIATE(float, float);
 CONCLAVE_INSTANTIATE(double, double);

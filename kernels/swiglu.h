@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "bfloat16.h"
+#include "device/status.h"
 
 // SwiGLU (Shazeer, "GLU Variants Improve Transformer", 2020): act = silu(gate) * up, silu(x) = x / (1 +
 // e^-x). Rows are [gate | up], 2 * width values each. All functions work on the rows [begin, end).
@@ -30,5 +31,16 @@ void swiglu_forward_ref(const H* h, A* act, int64_t width, int64_t begin, int64_
 template <class H, class A>
 void swiglu_backward_ref(const H* h, const A* d_act, const wide_t<A>* scale, A* d_h, A* scaled_act,
                          wide_t<A>* d_scale, int64_t width, int64_t begin, int64_t end);
+
+namespace cuda {
+
+// All rows, on device memory.
+template <class H, class A>
+Status swiglu_forward(const H* h, A* act, int64_t width, int64_t rows, Stream stream);
+template <class H, class A>
+Status swiglu_backward(const H* h, const A* d_act, const wide_t<A>* scale, A* d_h, A* scaled_act,
+                       wide_t<A>* d_scale, int64_t width, int64_t rows, Stream stream);
+
+}  // namespace cuda
 
 }  // namespace conclave::kernels

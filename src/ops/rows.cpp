@@ -56,8 +56,8 @@ at::Tensor sum_rows(const at::Tensor& rows_AD, const at::Tensor& offsets, const 
     using Out = decltype(out_type);
     at::parallel_for(0, count, kRowGrain, [&](int64_t begin, int64_t end) {
       kernels::sum_rows<In, Out>(const_data<In>(rows_AD), const_data<int32_t>(offsets),
-                                 const_data<int32_t>(row_of), mutable_data<Out>(out), rows_AD.size(1), begin,
-                                 end);
+                                 const_data<int32_t>(row_of), nullptr, mutable_data<Out>(out),
+                                 rows_AD.size(1), begin, end);
     });
   });
   return out;

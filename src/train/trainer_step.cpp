@@ -105,7 +105,8 @@ Trainer::StepSums Trainer::backward_micro_batches(const std::vector<data::Batch>
 }
 
 // A router may refuse a value before the loss shows it, and a rank may get too many rows. Either is thrown by
-// all ranks that share a layer's experts, at the same place, so that nobody waits inside the model for another.
+// all ranks that share a layer's experts, at the same place, so that nobody waits inside the model for
+// another.
 Trainer::Outcome Trainer::attempt(const std::function<void()>& part) {
   int64_t seen[2] = {0, 0};  // diverged, rows
   try {

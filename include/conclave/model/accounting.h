@@ -24,8 +24,8 @@ struct Accounting {
 // active_experts: that one token uses in a layer. bytes_per_value: of a parameter. router_parameters: of one
 // router; null: a matrix [E, D].
 Accounting account(const ModelOptions& options, int64_t vocab_size, int64_t active_experts,
-                   int64_t seq_length, int64_t bytes_per_value,
-                   std::optional<int64_t> router_parameters = {}, const RankShare& share = {});
+                   int64_t seq_length, int64_t bytes_per_value, std::optional<int64_t> router_parameters = {},
+                   const RankShare& share = {});
 
 struct MicroBatch {
   int64_t size = 0;  // rows, each full
@@ -37,7 +37,8 @@ struct MicroBatch {
 };
 // Estimate of the most that a micro-batch keeps at a time for its backward pass: the saved activations of the
 // layers, those of the block that is being recomputed, the gradients that the loss holds, and its largest
-// chunk of logits; experts are taken to be used evenly. Within a quarter of what is allocated (tests/model/accounting_test.cpp).
+// chunk of logits; experts are taken to be used evenly. Within a quarter of what is allocated
+// (tests/model/accounting_test.cpp).
 int64_t activation_bytes(const ModelOptions& options, int64_t vocab_size, const MicroBatch& micro_batch);
 
 }  // namespace conclave::model
