@@ -11,7 +11,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import source_tree  # noqa: E402
 
-ORDER = ["core", "config", "data", "comm", "ops", "nn", "moe", "model", "optim", "train", "analyze surgery plan", "cli"]
+ORDER = ["core", "config", "data", "comm", "ops", "nn", "moe", "model", "optim", "train", "analyze surgery plan cuda", "cli"]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms.split()}
 TORCH = re.compile(r"(torch|ATen|c10)/")
 TORCH_FREE = {"core", "config", "data", "kernels"}

@@ -20,6 +20,7 @@ class CheckedCommunicator : public Communicator {
   int rank() const override { return ranks_->rank(); }
   int size() const override { return ranks_->size(); }
   void abort(const std::string& reason) override { ranks_->abort(reason); }
+  std::optional<std::string> stopped() const override { return ranks_->stopped(); }
   std::unique_ptr<Communicator> split(int color, int key) override {
     agree("split");
     return check_calls(ranks_->split(color, key));

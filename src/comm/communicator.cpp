@@ -81,13 +81,16 @@ Work Communicator::start_all_reduce(Buffer buffer, Reduction reduction) {
 void Communicator::reduce_scatter(ConstBuffer in, Buffer out, Content content) {
   start_reduce_scatter(in, out, content).wait();
 }
-// Each rank's parts are brought to it and added there: (size - 1) / size of `in` leaves a rank, as with a
-// ring, and the order of the sum is the same whatever moves the parts.
 Work Communicator::start_reduce_scatter(ConstBuffer in, Buffer out, Content content) {
   check_type("reduce_scatter", in.type);
   CONCLAVE_CHECK(in.type == out.type && in.count == out.count * size(),
                  fmt::format("reduce_scatter: {} {} elements into {} {}, not {} times as few", in.count,
                              name_of(in.type), out.count, name_of(out.type), size()));
+  return do_reduce_scatter(in, out, content);
+}
+// Each rank's parts are brought to it and added there: (size - 1) / size of `in` leaves a rank, as with a
+// ring, and the order of the sum is the same whatever moves the parts.
+Work Communicator::do_reduce_scatter(ConstBuffer in, Buffer out, Content content) {
   const auto parts = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(in.num_bytes()));
   const std::vector<int64_t> counts(static_cast<size_t>(size()), out.count);
   const auto exchange = std::make_shared<Work>(

@@ -25,6 +25,7 @@ class CountingCommunicator : public Communicator {
   int size() const override { return ranks_->size(); }
 
   void abort(const std::string& reason) override { ranks_->abort(reason); }
+  std::optional<std::string> stopped() const override { return ranks_->stopped(); }
 
   std::unique_ptr<Communicator> split(int color, int key) override {
     std::shared_ptr<Communicator> part = ranks_->split(color, key);

@@ -92,6 +92,8 @@ class GlooCommunicator : public Communicator {
     watch_->set_cause(word);
   }
 
+  std::optional<std::string> stopped() const override { return watch_->stopped(); }
+
   std::unique_ptr<Communicator> split(int color, int key) override {
     const int32_t mine[2] = {color, key};
     std::vector<int32_t> all(static_cast<size_t>(2 * size_));

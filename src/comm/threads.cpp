@@ -48,6 +48,11 @@ struct Abort {
     reason = why;
   }
 
+  std::optional<std::string> word() {
+    const std::lock_guard lock(mutex);
+    return happened ? std::optional(reason) : std::nullopt;
+  }
+
   // Throws in a rank that waits.
   void check(int rank) {
     const std::lock_guard lock(mutex);
@@ -139,6 +144,7 @@ class ThreadCommunicator : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return group_->size(); }
 
+  std::optional<std::string> stopped() const override { return group_->abort().word(); }
   void abort(const std::string& reason) override {
     group_->abort().tell(world_rank_, fmt::format("rank {} gave up: {}", world_rank_, reason));
   }

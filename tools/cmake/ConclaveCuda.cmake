@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # CONCLAVE_CUDA: AUTO (with CUDA where nvcc is found), ON (an error where it is not), OFF. Sets CONCLAVE_WITH_CUDA and
-# offers conclave_cuda_library(NAME SOURCES ...): a static library of .cu files, which know the toolkit only.
+# offers conclave_cuda_library(NAME SOURCES ...): a static library of .cu files, which know the toolkit only. Where NCCL
+# is found too, CONCLAVE_WITH_NCCL is set, and conclave::nccl stands for it.
 set(CONCLAVE_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO, ON or OFF")
 set_property(CACHE CONCLAVE_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(CONCLAVE_CUDA_ARCHITECTURES "80-real;90a-real;100a-real" CACHE STRING "GPUs that the kernels are built for")
@@ -30,6 +31,23 @@ endif()
 if(CONCLAVE_WITH_CUDA AND NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+
+# Beside the toolkit, or in a wheel beside torch's, which holds no libnccl.so.
+set(CONCLAVE_WITH_NCCL OFF)
+if(CONCLAVE_WITH_CUDA)
+  find_path(CONCLAVE_NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} "${CONCLAVE_TORCH_ROOT}/../nvidia/nccl/include")
+  find_library(CONCLAVE_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${CUDAToolkit_LIBRARY_DIR}
+               "${CONCLAVE_TORCH_ROOT}/../nvidia/nccl/lib")
+  if(CONCLAVE_NCCL_INCLUDE AND CONCLAVE_NCCL_LIBRARY)
+    set(CONCLAVE_WITH_NCCL ON)
+    add_library(conclave::nccl INTERFACE IMPORTED GLOBAL)
+    target_include_directories(conclave::nccl INTERFACE "${CONCLAVE_NCCL_INCLUDE}")
+    target_link_libraries(conclave::nccl INTERFACE "${CONCLAVE_NCCL_LIBRARY}")
+    message(STATUS "NCCL: ${CONCLAVE_NCCL_LIBRARY}")
+  else()
+    message(STATUS "NCCL: nccl.h or libnccl.so.2 not found; nothing is built with it")
+  endif()
 endif()
 
 function(conclave_cuda_library name)

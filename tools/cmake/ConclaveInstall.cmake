@@ -7,6 +7,7 @@ option(CONCLAVE_INSTALL_TORCH_RPATH
 
 # Every room as it is, whole: a program may use what no other room does.
 get_property(_rooms GLOBAL PROPERTY CONCLAVE_STATIC_LIBRARIES)
+list(REMOVE_ITEM _rooms conclave_cuda)   # needs a GPU's libraries, and the library is to load without them
 add_library(conclave SHARED "${PROJECT_SOURCE_DIR}/tools/cmake/empty.cpp")
 add_library(conclave::conclave ALIAS conclave)
 target_link_libraries(conclave PUBLIC conclave::torch_cpu PRIVATE ${_rooms})

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -84,11 +85,15 @@ class Communicator {
   // This rank gives up, and why: what the others wait for, here and in every communicator of the run, fails
   // soon and names rank and reason. Called by one rank alone; nothing is waited for.
   virtual void abort(const std::string& reason) = 0;
+  // Why the run is over, if a rank has given up and this one has heard of it.
+  virtual std::optional<std::string> stopped() const { return {}; }
   // Ranks that give the same color form a communicator, ordered by (key, rank). Called by all ranks.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
  private:
   virtual Work do_all_reduce(Buffer buffer, Reduction reduction) = 0;
+  // By all_to_all and a sum on the host.
+  virtual Work do_reduce_scatter(ConstBuffer in, Buffer out, Content content);
   virtual Work do_all_gather(ConstBuffer in, Buffer out, Content content) = 0;
   virtual void do_broadcast(Buffer buffer, int root) = 0;
   // The counts live until it returns only.

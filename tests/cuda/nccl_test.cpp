@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The real libraries. Without a GPU: how they say so. With one: a single rank, whose operations are copies.
+#include "conclave/cuda/nccl.h"
+
+#include <cuda_runtime.h>
+
+#include <numeric>
+
+#include "comm/ranks.h"
+#include "conclave/comm/nccl.h"
+
+namespace conclave::cuda {
+namespace {
+
+bool has_gpu() {
+  int devices = 0;
+  return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
+}
+cudaStream_t default_stream() {
+  return nullptr;
+}
+
+TEST(RealNccl, is_the_version_of_its_header_and_gives_an_id) {
+  const auto nccl = make_nccl();
+  EXPECT_EQ(nccl->version(), nccl->built_version());
+  comm::NcclId id = {};
+  EXPECT_EQ(nccl->unique_id(id).kind, comm::NcclResult::Kind::kOk);
+  EXPECT_NE(id, comm::NcclId{});
+}
+
+TEST(RealNccl, without_a_gpu_one_clear_error) {
+  if (has_gpu()) GTEST_SKIP() << "there is one";
+  try {
+    make_device(default_stream);
+    ADD_FAILURE() << "a device was made";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("CUDA: the device failed"), std::string::npos) << error.what();
+  }
+  const auto nccl = make_nccl();
+  comm::NcclHandle handle = nullptr;
+  comm::NcclId id = {};
+  ASSERT_EQ(nccl->unique_id(id).kind, comm::NcclResult::Kind::kOk);
+  auto result = nccl->init(handle, 1, id, 0);
+  while (result.kind == comm::NcclResult::Kind::kInProgress) result = nccl->async_error(handle);
+  EXPECT_EQ(result.kind, comm::NcclResult::Kind::kFailed);
+  EXPECT_NE(result.text.find("cuda"), std::string::npos) << result.text;
+}
+
+TEST(RealNccl, a_single_rank_moves_device_memory) {
+  if (!has_gpu()) GTEST_SKIP() << "no GPU";
+  const std::shared_ptr<comm::Communicator> host = comm::make_single_communicator();
+  const auto ranks = comm::connect_nccl(make_nccl(), make_device(default_stream), host, {});
+  constexpr int64_t kCount = 1009;
+  std::vector<float> values(kCount);
+  std::iota(values.begin(), values.end(), 1.0f);
+  float* device = nullptr;
+  ASSERT_EQ(cudaMalloc(reinterpret_cast<void**>(&device), 2 * kCount * sizeof(float)), cudaSuccess);
+  ASSERT_EQ(cudaMemcpy(device, values.data(), kCount * sizeof(float), cudaMemcpyHostToDevice), cudaSuccess);
+  const std::vector<int64_t> counts = {kCount};
+  ranks->all_to_all({device, kCount, comm::DataType::kFloat32}, counts,
+                    {device + kCount, kCount, comm::DataType::kFloat32}, counts);
+  ranks->all_reduce({device + kCount, kCount, comm::DataType::kFloat32});
+  std::vector<float> arrived(kCount);
+  ASSERT_EQ(cudaMemcpy(arrived.data(), device + kCount, kCount * sizeof(float), cudaMemcpyDeviceToHost),
+            cudaSuccess);
+  EXPECT_EQ(arrived, values);
+  ASSERT_EQ(cudaFree(device), cudaSuccess);
+}
+
+}  // namespace
+}  // namespace conclave::cuda
