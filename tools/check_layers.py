@@ -50,8 +50,8 @@ def problem(room, target, name, path):
     if target is None or target == room or room is None and target != "kernels":
         return None
     if target == "kernels":
-        ours = room == "ops" or path.parts[0] == "benchmarks" or path.parts[:2] == ("tests", "kernels")
-        return None if ours else "only ops calls kernels"
+        ours = room in ("ops", "cuda") or path.parts[0] == "benchmarks" or path.parts[:2] == ("tests", "kernels")
+        return None if ours else "only ops and cuda call kernels"
     if room == "kernels":
         return "kernels include nothing of ours"
     return None if RANK.get(target, 99) < RANK[room] else f"{target} does not stand to the left of {room}"
@@ -103,7 +103,7 @@ CASES = [
     ("torch in data", broken("src/data/a.cpp", "<c10/util/Half.h>"), "data knows no torch"),
     ("torch in a kernel", broken("kernels/a.cu", "<ATen/core/Tensor.h>"), "kernels knows no torch"),
     ("ours in a kernel", broken("kernels/a.cu", '"conclave/core/error.h"'), "nothing of ours"),
-    ("a kernel outside ops", broken("src/moe/a.cpp", '"rows.h"'), "only ops calls kernels"),
+    ("a kernel outside ops", broken("src/moe/a.cpp", '"rows.h"'), "only ops and cuda call kernels"),
     ("an umbrella", broken("benchmarks/a.cpp", "  <torch/torch.h>"), "umbrella"),
     ("a module in train", broken("src/train/a.cpp", "<torch/nn/module.h>"), "define modules"),
     ("autograd in a header", broken("include/conclave/ops/a.h", "<torch/csrc/autograd/custom_function.h>"), "autograd"),

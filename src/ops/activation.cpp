@@ -1,34 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "activation.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "conclave/core/error.h"
 #include "conclave/ops/expert_mlp.h"
-#include "storage.h"
-#include "swiglu.h"
+#include "conclave/ops/kernel_table.h"
 
 namespace conclave::ops {
 
 namespace {
-
-constexpr int64_t kActivationGrain = 64;
-
-// body(H{}, A{}): pre-activations as stored, the rest in `dtype`.
-template <class Body>
-void dispatch_activation(const at::Tensor& h, c10::ScalarType dtype, Body body) {
-  dispatch_storage(h, "swiglu", [&](auto stored) {
-    using H = decltype(stored);
-    if (h.scalar_type() == dtype) return body(H{}, H{});
-    if constexpr (std::is_same_v<H, kernels::bfloat16>) {
-      if (dtype == at::kFloat) return body(H{}, float{});
-    }
-    throw Error(
-        fmt::format("swiglu: no path from {} to {}", c10::toString(h.scalar_type()), c10::toString(dtype)));
-  });
-}
 
 struct SwiGlu : public torch::autograd::Function<SwiGlu> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& gate_up) {
@@ -44,34 +27,16 @@ struct SwiGlu : public torch::autograd::Function<SwiGlu> {
 }  // namespace
 
 at::Tensor activate(const at::Tensor& h_A2F, c10::ScalarType dtype) {
-  const int64_t rows = h_A2F.size(0), width = h_A2F.size(1) / 2;
-  auto act = at::empty({rows, width}, h_A2F.options().dtype(dtype));
-  dispatch_activation(h_A2F, dtype, [&](auto h_type, auto a_type) {
-    using H = decltype(h_type);
-    using A = decltype(a_type);
-    at::parallel_for(0, rows, kActivationGrain, [&](int64_t begin, int64_t end) {
-      kernels::swiglu_forward<H, A>(const_data<H>(h_A2F), mutable_data<A>(act), width, begin, end);
-    });
-  });
+  auto act = at::empty({h_A2F.size(0), h_A2F.size(1) / 2}, h_A2F.options().dtype(dtype));
+  kernels_of(h_A2F, "swiglu").swiglu_forward(h_A2F, act);
   return act;
 }
 
 ActivationGradient activate_backward(const at::Tensor& h_A2F, const at::Tensor& d_act_AF,
                                      const at::Tensor& scale_A, const at::Tensor& d_scale_A) {
-  const int64_t rows = h_A2F.size(0), width = h_A2F.size(1) / 2;
-  ActivationGradient g{at::empty({rows, 2 * width}, d_act_AF.options()), at::empty_like(d_act_AF)};
-  dispatch_activation(h_A2F, d_act_AF.scalar_type(), [&](auto h_type, auto a_type) {
-    using H = decltype(h_type);
-    using A = decltype(a_type);
-    using W = kernels::wide_t<A>;
-    const W* scale = scale_A.defined() ? const_data<W>(scale_A) : nullptr;
-    W* d_scale = d_scale_A.defined() ? mutable_data<W>(d_scale_A) : nullptr;
-    at::parallel_for(0, rows, kActivationGrain, [&](int64_t begin, int64_t end) {
-      kernels::swiglu_backward<H, A>(const_data<H>(h_A2F), const_data<A>(d_act_AF), scale,
-                                     mutable_data<A>(g.d_h_A2F), mutable_data<A>(g.scaled_act_AF), d_scale,
-                                     width, begin, end);
-    });
-  });
+  ActivationGradient g{at::empty(h_A2F.sizes(), d_act_AF.options()), at::empty_like(d_act_AF)};
+  kernels_of(h_A2F, "swiglu")
+      .swiglu_backward(h_A2F, d_act_AF, scale_A, g.d_h_A2F, g.scaled_act_AF, d_scale_A);
   return g;
 }
 

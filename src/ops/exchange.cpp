@@ -125,8 +125,7 @@ struct GatherRows : public torch::autograd::Function<GatherRows> {
     ctx->save_for_backward({rows.source_offsets_S1, rows.rows_N});
     ctx->saved_data["sources"] = source_SD.size(0);
     const auto x = source_SD.contiguous();
-    return gather(x, const_data<int32_t>(rows.row_source_A), rows.num_rows(), rows.num_rows(),
-                  x.scalar_type());
+    return gather(x, rows.row_source_A, rows.num_rows(), x.scalar_type());
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();

@@ -59,11 +59,11 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
     const auto stored = x_SD.options();
     auto h_A2F = at::empty({rows.num_rows(), w13_E2FD.size(1)}, stored);
     auto y_AD = at::empty({rows.num_rows(), x_SD.size(1)}, stored);
-    const int32_t* index = const_data<int32_t>(rows.row_source_A);
+    const auto& index_A = rows.row_source_A;
     for_each_expert(rows.expert_offsets, [&](const ExpertRows& r) {
       const int64_t padded = padded_rows(r.count, product);
       const auto h = h_A2F.narrow(0, r.first, r.count);
-      product_into(h, gather(x_SD, index + r.first, r.count, padded, product),
+      product_into(h, gather(x_SD, index_A.narrow(0, r.first, r.count), padded, product),
                    w13_E2FD[r.expert].to(product).t());
       const auto act = activate(product_rows(h_A2F, r, padded, h.scalar_type()), product);
       const auto w2 = w2_EDF[r.expert].to(product).t();
@@ -94,7 +94,7 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
     const auto d_w2 = ctx->needs_input_grad(3) ? at::empty_like(w2) : at::Tensor();
     auto d_s_A = at::empty_like(s_A);
     auto d_x_AD = at::empty(d_y_AD.sizes(), d_y_AD.options().dtype(product));
-    const int32_t* index = const_data<int32_t>(saved[5]);
+    const auto& index_A = saved[5];
     for_each_expert(offsets, [&](const ExpertRows& r) {
       const int64_t padded = padded_rows(r.count, product);
       const auto d_y = product_rows(d_y_AD, r, padded, product);
@@ -105,7 +105,8 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
       d_s_A.narrow(0, r.first, r.count).copy_(d_s.narrow(0, 0, r.count));
       if (d_w2.defined()) product_into(d_w2[r.expert], d_y.t(), g.scaled_act_AF);
       if (d_w13.defined()) {
-        product_into(d_w13[r.expert], g.d_h_A2F.t(), gather(x_SD, index + r.first, r.count, padded, product));
+        product_into(d_w13[r.expert], g.d_h_A2F.t(),
+                     gather(x_SD, index_A.narrow(0, r.first, r.count), padded, product));
       }
       product_into(d_x_AD.narrow(0, r.first, r.count), g.d_h_A2F, w13[r.expert].to(product));
     });
@@ -129,9 +130,8 @@ struct CombineRows : public torch::autograd::Function<CombineRows> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto unit_of_row_A = ctx->get_saved_variables()[0];
     const auto d_out = grads[0].contiguous();
-    const int64_t count = unit_of_row_A.size(0);
-    return {gather(d_out, const_data<int32_t>(unit_of_row_A), count, count, d_out.scalar_type()),
-            at::Tensor(), at::Tensor(), at::Tensor()};
+    return {gather(d_out, unit_of_row_A, unit_of_row_A.size(0), d_out.scalar_type()), at::Tensor(),
+            at::Tensor(), at::Tensor()};
   }
 };
 

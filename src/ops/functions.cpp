@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -14,8 +12,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "conclave/core/error.h"
+#include "conclave/ops/kernel_table.h"
 #include "conclave/ops/product.h"
-#include "routing.h"
 
 namespace conclave::ops {
 
@@ -91,28 +89,14 @@ at::Tensor select_top_k(const at::Tensor& scores_UE, int64_t k) {
   CONCLAVE_CHECK(k >= 1 && k <= num_experts,
                  fmt::format("select_top_k: k = {} of {} experts", k, num_experts));
   auto chosen = at::empty({scores.size(0), k}, scores.options().dtype(at::kInt));
-  AT_DISPATCH_FLOATING_TYPES(scores.scalar_type(), "select_top_k", [&] {
-    at::parallel_for(0, scores.size(0), 256, [&](int64_t begin, int64_t end) {
-      kernels::select_top_k(scores.const_data_ptr<scalar_t>(), chosen.data_ptr<int32_t>(), num_experts, k,
-                            begin, end);
-    });
-  });
+  kernels_of(scores, "select_top_k").select_top_k(scores, chosen);
   return chosen;
 }
 
 SortedPairs sort_pairs_by_expert(const at::Tensor& expert_N, const at::Tensor& kept_N, int64_t num_experts) {
-  SortedPairs sorted;
-  const int64_t n = expert_N.numel();
-  CONCLAVE_CHECK(n < INT32_MAX, "sort_pairs_by_expert: more than 2^31 pairs in one micro-batch");
-  sorted.expert_offsets.resize(static_cast<size_t>(num_experts) + 1);
-  sorted.row_of_pair_N = at::empty({n}, expert_N.options());
-  auto pair_of_row = at::empty({n}, expert_N.options());
-  const int64_t rows = kernels::sort_pairs_by_expert(
-      expert_N.const_data_ptr<int32_t>(), kept_N.defined() ? kept_N.const_data_ptr<uint8_t>() : nullptr, n,
-      num_experts, sorted.expert_offsets.data(), pair_of_row.data_ptr<int32_t>(),
-      sorted.row_of_pair_N.data_ptr<int32_t>());
-  sorted.pair_of_row_A = pair_of_row.narrow(0, 0, rows);
-  return sorted;
+  CONCLAVE_CHECK(expert_N.numel() < INT32_MAX,
+                 "sort_pairs_by_expert: more than 2^31 pairs in one micro-batch");
+  return kernels_of(expert_N, "sort_pairs_by_expert").sort_pairs(expert_N, kept_N, num_experts);
 }
 
 }  // namespace conclave::ops

@@ -1,25 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "norm.h"
-
-#include <algorithm>
-
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "conclave/ops/functions.h"
-#include "rope.h"
+#include "conclave/ops/kernel_table.h"
 #include "storage.h"
 
 namespace conclave::ops {
 
 namespace {
-
-constexpr int64_t kNormGrain = 64;
-// Rows whose part of d_weight is summed by one loop. Independent of the number of threads, so the sum is too.
-constexpr int64_t kNormChunk = 256;
 
 struct RmsNorm : public torch::autograd::Function<RmsNorm> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x_RD,
@@ -27,14 +17,7 @@ struct RmsNorm : public torch::autograd::Function<RmsNorm> {
     const auto x = x_RD.contiguous(), weight = weight_D.contiguous();
     auto out = at::empty_like(x);
     auto inv_R = at::empty({x.size(0)}, weight.options());
-    dispatch_storage(x, "rms_norm", [&](auto stored) {
-      using T = decltype(stored);
-      using W = kernels::wide_t<T>;
-      at::parallel_for(0, x.size(0), kNormGrain, [&](int64_t begin, int64_t end) {
-        kernels::rms_norm_forward<T>(const_data<T>(x), const_data<W>(weight), eps, mutable_data<T>(out),
-                                     mutable_data<W>(inv_R), x.size(1), begin, end);
-      });
-    });
+    kernels_of(x, "rms_norm").rms_norm_forward(x, weight, eps, out, inv_R);
     ctx->save_for_backward({x, weight, inv_R});
     return out;
   }
@@ -44,36 +27,16 @@ struct RmsNorm : public torch::autograd::Function<RmsNorm> {
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1], &inv_R = saved[2];
     const auto d_out = grads[0].contiguous();
-    auto d_x = at::empty_like(x);
-    const int64_t rows = x.size(0), width = x.size(1), num_chunks = (rows + kNormChunk - 1) / kNormChunk;
-    auto partial_CD = at::zeros({num_chunks, width}, weight.options());
-    dispatch_storage(x, "rms_norm", [&](auto stored) {
-      using T = decltype(stored);
-      using W = kernels::wide_t<T>;
-      at::parallel_for(0, num_chunks, 1, [&](int64_t first, int64_t last) {
-        for (int64_t chunk = first; chunk < last; ++chunk) {
-          kernels::rms_norm_backward<T>(const_data<T>(x), const_data<W>(weight), const_data<W>(inv_R),
-                                        const_data<T>(d_out), mutable_data<T>(d_x),
-                                        mutable_data<W>(partial_CD) + chunk * width, width,
-                                        chunk * kNormChunk, std::min(rows, (chunk + 1) * kNormChunk));
-        }
-      });
-    });
-    return {d_x, partial_CD.sum(0), at::Tensor()};
+    const auto d_x = at::empty_like(x), d_weight = at::empty_like(weight);
+    kernels_of(x, "rms_norm").rms_norm_backward(x, weight, inv_R, d_out, d_x, d_weight);
+    return {d_x, d_weight, at::Tensor()};
   }
 };
 
 at::Tensor rotate(const at::Tensor& x_BSHP, const at::Tensor& cos, const at::Tensor& sin, int direction) {
   const auto x = x_BSHP.contiguous();
   auto out = at::empty_like(x);
-  dispatch_storage(x, "rope", [&](auto stored) {
-    using T = decltype(stored);
-    using W = kernels::wide_t<T>;
-    at::parallel_for(0, x.size(0) * x.size(1), kNormGrain, [&](int64_t begin, int64_t end) {
-      kernels::rope<T>(const_data<T>(x), const_data<W>(cos), const_data<W>(sin), mutable_data<T>(out),
-                       x.size(2), x.size(3) / 2, direction, begin, end);
-    });
-  });
+  kernels_of(x, "rope").rope(x.flatten(0, 1), cos, sin, direction, out.flatten(0, 1));
   return out;
 }
 

@@ -11,8 +11,8 @@
 // Moving rows on tensors, and running the experts of a bank.
 namespace conclave::ops {
 
-// out[i] = source[index[i]] for `count` rows, in `dtype`; rows [count, padded) are zero.
-at::Tensor gather(const at::Tensor& source_SD, const int32_t* index, int64_t count, int64_t padded,
+// out[i] = source[index[i]] for all N, in `dtype`; rows [N, padded) are zero.
+at::Tensor gather(const at::Tensor& source_SD, const at::Tensor& index_N, int64_t padded,
                   c10::ScalarType dtype);
 
 // out[u] = sum of the rows of u in their order, in `dtype`.

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cmath>
+#include <type_traits>
+
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 
+#include "adamw.h"
 #include "bfloat16.h"
 #include "conclave/core/error.h"
+#include "conclave/ops/adamw.h"
 
 // From tensors to the storage types of kernels.
 namespace conclave::ops {
@@ -17,12 +22,15 @@ template <class T>
 T* mutable_data(const at::Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
+// Null where the tensor is undefined.
+template <class T>
+T* optional_data(const at::Tensor& t) {
+  return t.defined() ? mutable_data<T>(t) : nullptr;
+}
 
 // body(T{}) with T = float, double or kernels::bfloat16.
 template <class Body>
 void dispatch_storage(const at::Tensor& t, const char* what, Body body) {
-  CONCLAVE_CHECK(t.device().is_cpu(),
-                 fmt::format("{}: expected a CPU tensor, got {}", what, t.device().str()));
   switch (t.scalar_type()) {
     case at::kFloat:
       return body(float{});
@@ -36,9 +44,51 @@ void dispatch_storage(const at::Tensor& t, const char* what, Body body) {
   }
 }
 
+[[noreturn]] inline void no_path(const char* what, const at::Tensor& in, c10::ScalarType out) {
+  throw Error(
+      fmt::format("{}: no path from {} to {}", what, c10::toString(in.scalar_type()), c10::toString(out)));
+}
+
+// body(In{}, Out{}) for the pairs of storage types that rows are moved between.
+template <class Body>
+void dispatch_pair(const at::Tensor& in, c10::ScalarType out, Body body) {
+  dispatch_storage(in, "moving rows", [&]<class In>(In) {
+    if (in.scalar_type() == out) return body(In{}, In{});
+    if constexpr (std::is_same_v<In, kernels::bfloat16>) {
+      if (out == at::kFloat) return body(In{}, float{});
+    } else if constexpr (std::is_same_v<In, float>) {
+      if (out == at::kBFloat16) return body(In{}, kernels::bfloat16{});
+    }
+    no_path("moving rows", in, out);
+  });
+}
+
+// body(H{}, A{}): pre-activations as stored, the rest in `dtype`.
+template <class Body>
+void dispatch_activation(const at::Tensor& h, c10::ScalarType dtype, Body body) {
+  dispatch_storage(h, "swiglu", [&]<class H>(H) {
+    if (h.scalar_type() == dtype) return body(H{}, H{});
+    if constexpr (std::is_same_v<H, kernels::bfloat16>) {
+      if (dtype == at::kFloat) return body(H{}, float{});
+    }
+    no_path("swiglu", h, dtype);
+  });
+}
+
 // The type of statistics and of parameters beside values stored as `stored`.
 inline c10::ScalarType wide_dtype(c10::ScalarType stored) {
   return stored == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+inline kernels::AdamWStep kernel_step(const AdamWArguments& a) {
+  return {.lr = a.lr,
+          .beta1 = a.beta1,
+          .beta2 = a.beta2,
+          .eps = a.eps,
+          .weight_decay = a.weight_decay,
+          .bias_correction1 = 1.0 - std::pow(a.beta1, static_cast<double>(a.step)),
+          .bias_correction2 = 1.0 - std::pow(a.beta2, static_cast<double>(a.step)),
+          .grad_scale = a.grad_scale};
 }
 
 }  // namespace conclave::ops

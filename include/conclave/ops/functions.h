@@ -35,9 +35,9 @@ at::Tensor select_top_k(const at::Tensor& scores_UE, int64_t k);
 
 // Kept pairs sorted by (expert, pair). expert_N int32; kept_N uint8 or undefined (all kept).
 struct SortedPairs {
-  std::vector<int64_t> expert_offsets;  // [E + 1]
-  at::Tensor pair_of_row_A;             // [A] int32
-  at::Tensor row_of_pair_N;             // [N] int32, -1: not kept
+  std::vector<int64_t> expert_offsets = {};  // [E + 1]
+  at::Tensor pair_of_row_A = {};             // [A] int32
+  at::Tensor row_of_pair_N = {};             // [N] int32, -1: not kept
 };
 SortedPairs sort_pairs_by_expert(const at::Tensor& expert_N, const at::Tensor& kept_N, int64_t num_experts);
 
