@@ -22,15 +22,21 @@ std::string described(const char* what, ConstBuffer buffer) {
 
 class NcclCommunicator : public Communicator {
  public:
-  // `connect(handle)` starts to connect; the handle stands when it returns.
-  template <class Connect>
+  // `connect(handle)` starts to connect, and `state(handle)` says how far that is.
+  template <class Connect, class State>
   NcclCommunicator(std::shared_ptr<NcclWatch> watch, std::shared_ptr<Communicator> host,
-                   const std::string& name, Connect connect)
+                   const std::string& name, Connect connect, State state)
       : watch_(std::move(watch)), host_(std::move(host)), member_(watch_->add(name)) {
     stream_ = watch_->device().make_stream();
+    auto& made = member_->connecting;
     try {
-      call("connect", [&] { return connect(member_->handle); });
+      settle(
+          "connect", [&] { return connect(made); }, [&] { return state(made); });
+      const std::lock_guard lock(member_->use);
+      watch_->check(at_rank("connect"));
+      member_->handle = made;
     } catch (...) {
+      if (made) watch_->nccl().abort(made);
       watch_->device().release(stream_);
       throw;
     }
@@ -51,26 +57,28 @@ class NcclCommunicator : public Communicator {
   std::unique_ptr<Communicator> split(int color, int key) override {
     auto& nccl = watch_->nccl();
     const auto name = fmt::format("{}/split{}", member_->name, num_splits_++);
-    return std::make_unique<NcclCommunicator>(watch_, host_->split(color, key), name, [&](NcclHandle& made) {
+    const auto with_handle = [&](auto use) {
       const std::lock_guard lock(member_->use);
-      watch_->check("split");
-      return nccl.split(member_->handle, color, key, made);
-    });
+      watch_->check(at_rank("split"));
+      return use(member_->handle);
+    };
+    return std::make_unique<NcclCommunicator>(
+        watch_, host_->split(color, key), name,
+        [&](NcclHandle& made) {
+          return with_handle([&](NcclHandle from) { return nccl.split(from, color, key, made); });
+        },
+        [&](NcclHandle) { return with_handle([&](NcclHandle from) { return nccl.async_error(from); }); });
   }
 
  private:
-  // One call with the handle, and what NCCL still does for it afterwards.
-  template <class Call>
-  void call(const std::string& what, Call begin) {
+  // One call of NCCL, and what it still does for it afterwards.
+  template <class Begin, class State>
+  void settle(const std::string& what, Begin begin, State state) {
     const auto end = Clock::now() + watch_->options().timeout;
-    NcclResult result;
-    {
-      const std::lock_guard lock(member_->use);
-      watch_->check(what);
-      result = begin();
-    }
+    watch_->check(at_rank(what));
+    NcclResult result = begin();
     auto pause = std::chrono::microseconds(20);
-    while (result.kind == Kind::kInProgress) {
+    while (result.kind == Kind::kInProgress && !watch_->cause()) {
       if (Clock::now() > end) {
         watch_->fail(fmt::format("{} ({}) took longer than {} s: are all {} ranks there?", what,
                                  member_->name,
@@ -79,12 +87,22 @@ class NcclCommunicator : public Communicator {
       }
       std::this_thread::sleep_for(pause);
       pause = std::min<std::chrono::microseconds>(2 * pause, std::chrono::milliseconds(5));
-      const std::lock_guard lock(member_->use);
-      if (!member_->handle) break;  // aborted
-      result = watch_->nccl().async_error(member_->handle);
+      result = state();
     }
     if (result.kind == Kind::kFailed) watch_->fail(fmt::format("{}: NCCL: {}", what, result.text));
     watch_->check(at_rank(what));
+  }
+  // A call with our handle, which is gone once the run is over.
+  template <class Begin>
+  void call(const std::string& what, Begin begin) {
+    const auto locked = [&](auto use) {
+      const std::lock_guard lock(member_->use);
+      watch_->check(at_rank(what));
+      return use();
+    };
+    settle(
+        what, [&] { return locked(begin); },
+        [&] { return locked([&] { return watch_->nccl().async_error(member_->handle); }); });
   }
 
   // Puts `begin` into our stream, behind what the caller's holds.
@@ -217,9 +235,10 @@ std::unique_ptr<Communicator> connect_nccl(std::shared_ptr<NcclApi> nccl, std::s
     if (tell) tell(cause, record);
   };
   auto watch = std::make_shared<NcclWatch>(nccl, std::move(device), std::move(options));
-  return std::make_unique<NcclCommunicator>(std::move(watch), host, "world", [&](NcclHandle& made) {
-    return nccl->init(made, host->size(), id, host->rank());
-  });
+  return std::make_unique<NcclCommunicator>(
+      std::move(watch), host, "world",
+      [&](NcclHandle& made) { return nccl->init(made, host->size(), id, host->rank()); },
+      [&](NcclHandle made) { return nccl->async_error(made); });
 }
 
 }  // namespace conclave::comm

@@ -15,11 +15,12 @@
 namespace conclave::comm {
 
 // One communicator, as the thread that watches sees it. `use` is held during every call of NCCL with
-// `handle`, none of which blocks, and by abort, after which there is no handle.
+// `handle`, none of which blocks, and by abort, after which there is no handle. While it connects there is
+// none yet: NCCL writes `connecting`, when it pleases.
 struct NcclMember {
   std::string name;
   std::mutex use;
-  NcclHandle handle = nullptr;
+  NcclHandle handle = nullptr, connecting = nullptr;
 
   struct Operation {
     int64_t sequence = 0;

@@ -19,6 +19,9 @@ using comm::NcclResult;
 ncclComm_t native(NcclHandle comm) {
   return reinterpret_cast<ncclComm_t>(comm);
 }
+ncclComm_t* native(NcclHandle* comm) {
+  return reinterpret_cast<ncclComm_t*>(comm);
+}
 cudaStream_t native(DeviceStream stream) {
   return reinterpret_cast<cudaStream_t>(stream);
 }
@@ -73,17 +76,11 @@ class Nccl : public comm::NcclApi {
     ncclUniqueId native_id;
     std::memcpy(native_id.internal, id.data(), id.size());
     auto config = not_blocking();
-    ncclComm_t made = nullptr;
-    const auto code = ncclCommInitRankConfig(&made, size, native_id, rank, &config);
-    comm = reinterpret_cast<NcclHandle>(made);
-    return result(code, comm);
+    return result(ncclCommInitRankConfig(native(&comm), size, native_id, rank, &config));
   }
   NcclResult split(NcclHandle from, int color, int key, NcclHandle& comm) override {
     auto config = not_blocking();
-    ncclComm_t made = nullptr;
-    const auto code = ncclCommSplit(native(from), color, key, &made, &config);
-    comm = reinterpret_cast<NcclHandle>(made);
-    return result(code, from);
+    return result(ncclCommSplit(native(from), color, key, native(&comm), &config), from);
   }
   NcclResult async_error(NcclHandle comm) override {
     ncclResult_t state = ncclSuccess;

@@ -38,12 +38,20 @@ class FakeNccl : public NcclApi {
     if (id[5] != 7 || size != ranks_.size() || rank != ranks_.rank()) return failed("wrong id, size or rank");
     return made(comm);
   }
-  NcclResult split(NcclHandle, int, int, NcclHandle& comm) override { return made(comm); }
+  // As the real one, it writes the handle when it is done.
+  NcclResult split(NcclHandle, int, int, NcclHandle& comm) override {
+    late_ = &comm;
+    const auto result = called();
+    write_late(result);
+    return result;
+  }
   NcclResult async_error(NcclHandle comm) override {
     if (!comm) return failed("no handle");
     const std::lock_guard lock(mutex);
     if (!async_failure.empty()) return failed(async_failure);
-    return polls_ > 0 && polls_-- > 0 ? NcclResult{NcclResult::Kind::kInProgress} : NcclResult{};
+    const auto result = polls_ > 0 && polls_-- > 0 ? NcclResult{NcclResult::Kind::kInProgress} : NcclResult{};
+    write_late(result);
+    return result;
   }
   NcclResult finalize(NcclHandle) override { return called(); }
   void destroy(NcclHandle) override { --live, ++destroyed; }
@@ -87,6 +95,10 @@ class FakeNccl : public NcclApi {
     comm = reinterpret_cast<NcclHandle>(static_cast<uintptr_t>(++live));
     return called();
   }
+  void write_late(const NcclResult& result) {
+    if (late_ && result.kind == NcclResult::Kind::kOk)
+      *std::exchange(late_, nullptr) = reinterpret_cast<NcclHandle>(static_cast<uintptr_t>(++live));
+  }
   NcclResult called() {
     const std::lock_guard lock(mutex);
     polls_ = polls_until_ready;
@@ -104,6 +116,7 @@ class FakeNccl : public NcclApi {
   std::shared_ptr<World> world_;
   Communicator& ranks_;
   int polls_ = 0;
+  NcclHandle* late_ = nullptr;
   bool in_group_ = false;
   std::vector<std::pair<Buffer, int>> receives_;
 };

@@ -28,7 +28,8 @@ class NcclApi {
   virtual int version() = 0;        // of the library that was loaded: 22809 is 2.28.9
   virtual int built_version() = 0;  // of the header that this program was built with
   virtual NcclResult unique_id(NcclId& id) = 0;
-  // Communicators never block: `comm` stands at once, and async_error() says when it is ready.
+  // Communicators never block. NCCL writes `comm` at once or any time later, so it has to stay where it is
+  // until async_error() says that the call is done: of `comm` itself after init, of `from` after split.
   virtual NcclResult init(NcclHandle& comm, int size, const NcclId& id, int rank) = 0;
   virtual NcclResult split(NcclHandle from, int color, int key, NcclHandle& comm) = 0;
   virtual NcclResult async_error(NcclHandle comm) = 0;
