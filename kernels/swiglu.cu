@@ -86,9 +86,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <class H, class A>
 Status swiglu_forward(const H* h, A* act, int64_t width, int64_t rows, Stream stream) {
   const auto with = [&]<int N>(std::integral_constant<int, N>) {
-    return launch(
-        {.blocks = Tile<N, kSteps>::blocks(rows, width, kWarps), .threads = kThreads, .stream = stream},
-        forward_kernel<H, A, N>, h, act, width, rows, Tile<N, kSteps>::per_row(width));
+    return launch(Tile<N, kSteps>::grid(rows, width, kWarps, stream), forward_kernel<H, A, N>, h, act, width,
+                  rows, Tile<N, kSteps>::per_row(width));
   };
   return packed<kPackOf<H, A>>(width, {h, act}, with);
 }

@@ -76,8 +76,8 @@ template <int N, int kSteps>
 struct Tile {
   int64_t row = 0, first = 0;
   static int64_t per_row(int64_t width) { return ceil_div(width, int64_t{N} * kWarp * kSteps); }
-  static int64_t blocks(int64_t rows, int64_t width, int warps) {
-    return ceil_div(rows * per_row(width), warps);
+  static Grid grid(int64_t rows, int64_t width, int warps, Stream stream) {
+    return {.blocks = ceil_div(rows * per_row(width), warps), .threads = warps * kWarp, .stream = stream};
   }
   // The tile of this warp; row is >= rows when there is none.
   __device__ static Tile mine(int64_t tiles_per_row, int warps) {
