@@ -10,8 +10,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
-
 // The constants of a step, in the type of the parameters.
 template <class T>
 struct Factors {

@@ -9,8 +9,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
 constexpr int kSumSteps = 2, kRowsAtOnce = 4;
 
 template <class In, class Out, int N>

@@ -10,8 +10,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
 constexpr int64_t kMaxPartials = 512;
 
 __device__ inline float inverse_root(float x) {

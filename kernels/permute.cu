@@ -8,9 +8,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
-
 template <class In, class Out, int N>
 __device__ Pack<Out, N> converted(const Pack<In, N>& in) {
   if constexpr (std::is_same_v<In, Out>) {

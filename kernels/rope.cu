@@ -8,8 +8,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
-
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     rope_kernel(const T* x, const wide_t<T>* cosine, const wide_t<T>* sine, T* out, int64_t heads,

@@ -8,8 +8,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
 constexpr int kTokensPerWarp = 8, kTokensPerBlock = kWarps * kTokensPerWarp;
 
 // What a block adds up of its tokens: [experts] counts and [experts] scores, then z and non-finite logits.

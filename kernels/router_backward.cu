@@ -8,9 +8,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
-
 template <int V>
 __global__ void __launch_bounds__(kThreads) backward_kernel(RouterBackward r) {
   const auto& s = r.shape;

@@ -7,8 +7,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
 constexpr int kPairsPerWarp = static_cast<int>(kPairsPerBlock) / kWarps;
 constexpr int kScanThreads = 1024;
 

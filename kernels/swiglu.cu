@@ -9,8 +9,6 @@ namespace conclave::kernels::cuda {
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
 constexpr int kSteps = 2;
 
 __device__ inline float sigmoid(float x) {

@@ -11,6 +11,10 @@ namespace conclave::kernels::cuda {
 
 constexpr int kWarp = 32;
 
+// Of a block of our kernels, but where they say otherwise.
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * kWarp;
+
 struct Grid {
   int64_t blocks = 0;
   int threads = 0;

@@ -66,7 +66,7 @@ struct Scores {
   }
 };
 
-// exp(2 values) summed, as a logarithm.
+// log(e^a + e^b).
 __device__ inline float log_add(float a, float b) {
   const float most = fmaxf(a, b);
   return most == minus_infinity() ? most : most + log1pf(expf(fminf(a, b) - most));
