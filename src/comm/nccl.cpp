@@ -127,7 +127,8 @@ class NcclCommunicator : public Communicator {
     return fmt::format("rank {} of {}: {}", rank(), size(), what);
   }
   std::shared_ptr<DeviceEventTag> owned(DeviceEvent event) {
-    return {event, [watch = watch_](DeviceEvent e) { watch->device().release(e); }};
+    // Holds the device and not the watch, whose thread may be the last to let an event go.
+    return {event, [device = watch_->shared_device()](DeviceEvent e) { device->release(e); }};
   }
 
   void end() {

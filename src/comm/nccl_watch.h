@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -54,6 +53,7 @@ class NcclWatch {
 
   NcclApi& nccl() { return *nccl_; }
   DeviceApi& device() { return *device_; }
+  std::shared_ptr<DeviceApi> shared_device() const { return device_; }
   const NcclOptions& options() const { return options_; }
 
  private:
