@@ -164,7 +164,11 @@ struct Kernels {
                                 mutable_data<T>(exp_avg_sq), nullptr, step, param.numel(), stream()),
             "adamw");
     };
-    param.scalar_type() == at::kDouble ? launch(double{}) : launch(float{});
+    if (param.scalar_type() == at::kFloat) return launch(float{});
+    CONCLAVE_CHECK(param.scalar_type() == at::kDouble,
+                   fmt::format("adamw_: parameters in {}; they are kept in fp32 or fp64",
+                               c10::toString(param.scalar_type())));
+    launch(double{});
   }
 };
 

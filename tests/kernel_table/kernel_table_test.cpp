@@ -165,6 +165,12 @@ TEST(KernelTableLaw, one_step_of_adamw) {
   }
 }
 
+TEST(KernelTableLaw, parameters_in_bf16_are_refused) {
+  const OnEmulator emulator;
+  const auto p = at::ones({4}, at::kBFloat16);
+  EXPECT_THROW(adamw_(p, p.clone(), p.clone(), p.clone(), {.lr = 0.01, .step = 1}), Error);
+}
+
 // A whole layer: routing, rows to experts and back, the experts, and every gradient.
 TEST(KernelTableLaw, a_mixture_of_experts_layer) {
   for (const auto type : {at::kFloat, at::kDouble}) {
