@@ -87,8 +87,8 @@ at::Tensor run_loop(const Case& c) {
   auto out_TD = at::zeros_like(c.x_TD);
   const auto unit_A = c.plan.unit_N.index_select(0, c.plan.pair_of_row_A);
   for (int64_t e = 0; e < c.shape.num_experts; ++e) {
-    const int64_t first = c.plan.expert_offsets[static_cast<size_t>(e)];
-    const int64_t count = c.plan.expert_offsets[static_cast<size_t>(e) + 1] - first;
+    const auto* offsets = c.plan.expert_offsets_E1.const_data_ptr<int32_t>();
+    const int64_t first = offsets[e], count = offsets[e + 1] - first;
     const auto unit = unit_A.narrow(0, first, count);
     const auto h = at::linear(c.x_TD.index_select(0, unit), c.w13_E2FD[e].to(dtype));
     const auto act = at::silu(h.narrow(1, 0, c.shape.expert_width))
@@ -101,8 +101,7 @@ at::Tensor run_loop(const Case& c) {
 
 at::Tensor run_grouped(const Case& c) {
   const auto dtype = c.x_TD.scalar_type();
-  std::vector<int32_t> ends(c.plan.expert_offsets.begin() + 1, c.plan.expert_offsets.end());
-  const auto offsets = at::tensor(ends, at::kInt);
+  const auto offsets = c.plan.expert_offsets_E1.narrow(0, 1, c.shape.num_experts);
   const auto unit_A = c.plan.unit_N.index_select(0, c.plan.pair_of_row_A);
   const auto h =
       at::_grouped_mm(c.x_TD.index_select(0, unit_A), c.w13_E2FD.to(dtype).transpose(1, 2), offsets);

@@ -26,15 +26,16 @@ void select_top_k(const T* scores, int32_t* chosen, int64_t num_experts, int64_t
 
 int64_t sort_pairs_by_expert(const int32_t* expert, const uint8_t* kept, int64_t n, int64_t num_experts,
                              int64_t* offsets, int32_t* pair_of_row, int32_t* row_of_pair) {
+  const auto is_row = [&](int64_t pair) { return expert[pair] >= 0 && (!kept || kept[pair]); };
   for (int64_t e = 0; e <= num_experts; ++e) offsets[e] = 0;
   for (int64_t pair = 0; pair < n; ++pair) {
-    if (!kept || kept[pair]) ++offsets[expert[pair] + 1];
+    if (is_row(pair)) ++offsets[expert[pair] + 1];
   }
   for (int64_t e = 0; e < num_experts; ++e) offsets[e + 1] += offsets[e];
   std::vector<int64_t> next(offsets, offsets + num_experts);
   for (int64_t pair = 0; pair < n; ++pair) {
     row_of_pair[pair] = -1;
-    if (kept && !kept[pair]) continue;
+    if (!is_row(pair)) continue;
     const int64_t row = next[expert[pair]]++;
     pair_of_row[row] = static_cast<int32_t>(pair);
     row_of_pair[pair] = static_cast<int32_t>(row);

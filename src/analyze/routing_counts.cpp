@@ -16,7 +16,7 @@ namespace {
 class RowOfUnit {
  public:
   explicit RowOfUnit(const moe::UnitMap& units) : is_token_(units.kind == moe::UnitKind::kToken) {
-    if (units.row_of_unit_U.defined()) rows_ = units.row_of_unit_U.contiguous();
+    if (units.row_of_unit_U.defined()) rows_ = units.row_of_unit_U.cpu().contiguous();
   }
   int64_t operator()(int64_t unit) const {
     if (!is_token_) return -1;
@@ -67,10 +67,13 @@ void LayerCounts::add_share(int64_t row, int64_t expert, double amount, bool kep
 void LayerCounts::add_plan(const moe::RoutingPlan& plan, const data::Batch& batch) {
   const RowOfUnit row_of(plan.units);
   if (const auto* sparse = std::get_if<moe::SparsePlan>(&plan.body)) {
-    const auto* unit_N = sparse->unit_N.const_data_ptr<int32_t>();
-    const auto* expert_N = sparse->expert_N.const_data_ptr<int32_t>();
-    const auto* row_N = sparse->row_of_pair_N.const_data_ptr<int32_t>();
-    for (int64_t n = 0; n < sparse->unit_N.numel(); ++n) {
+    const auto units = sparse->unit_N.cpu(), experts = sparse->expert_N.cpu(),
+               rows = sparse->row_of_pair_N.cpu();
+    const auto* unit_N = units.const_data_ptr<int32_t>();
+    const auto* expert_N = experts.const_data_ptr<int32_t>();
+    const auto* row_N = rows.const_data_ptr<int32_t>();
+    for (int64_t n = 0; n < units.numel(); ++n) {
+      if (expert_N[n] < 0) continue;  // no pair
       add_share(row_of(unit_N[n]), expert_N[n], 1.0, row_N[n] >= 0, batch);
     }
     return;
@@ -78,9 +81,10 @@ void LayerCounts::add_plan(const moe::RoutingPlan& plan, const data::Batch& batc
   unit_ = RoutingUnit::kMass;
   if (const auto* slots = std::get_if<moe::SlotPlan>(&plan.body)) {
     const auto combine_GML = as_double(slots->combine_GML);
-    const auto unit_GM = slots->unit_of_group_GM.contiguous();
+    const auto unit_GM = slots->unit_of_group_GM.cpu().contiguous(),
+               slot_expert_L = slots->slot_expert_L.cpu();
     const double* combine = combine_GML.const_data_ptr<double>();
-    const auto* expert_L = slots->slot_expert_L.const_data_ptr<int32_t>();
+    const auto* expert_L = slot_expert_L.const_data_ptr<int32_t>();
     const int64_t num_slots = slots->slot_expert_L.numel();
     for (int64_t gm = 0; gm < unit_GM.numel(); ++gm) {
       const int64_t unit = unit_GM.const_data_ptr<int64_t>()[gm];

@@ -26,17 +26,17 @@ Log rank_log(const std::optional<comm::Launch>& launch) {
   });
 }
 
-comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch,
-                               const train::ParallelismOptions& parallelism) {
+comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch, const train::RunConfig& config) {
   if (!launch) return comm::single_rank();
   if (!std::getenv("OMP_NUM_THREADS") && launch->local_size)
     at::set_num_threads(std::max(1, at::get_num_threads() / *launch->local_size));
   // What torch logs of its attempts to connect, with addresses of its code, our errors say in a line.
   if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = static_cast<int>(c10::GLOG_FATAL);
   auto rendezvous = launch->rendezvous;
-  rendezvous.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * parallelism.timeout_seconds));
+  rendezvous.timeout =
+      std::chrono::milliseconds(static_cast<int64_t>(1000 * config.parallelism.timeout_seconds));
   return comm::make_groups(comm::connect_gloo(rendezvous),
-                           {.expert = static_cast<int>(parallelism.expert_parallel_size)});
+                           {.expert = static_cast<int>(config.parallelism.expert_parallel_size)});
 }
 
 void refuse_different_configs(comm::Communicator& world, const config::Node& config) {

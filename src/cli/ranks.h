@@ -16,8 +16,7 @@ Log rank_log(const std::optional<comm::Launch>& launch);
 
 // Meets the other ranks and makes the groups. Without a launch there is one rank. Cores that the launcher
 // gave to several ranks of a node without OMP_NUM_THREADS are shared out evenly.
-comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch,
-                               const train::ParallelismOptions& parallelism);
+comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch, const train::RunConfig& config);
 
 // Throws on every rank, with the differences, when one read another configuration than the first rank did.
 void refuse_different_configs(comm::Communicator& world, const config::Node& config);

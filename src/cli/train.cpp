@@ -68,14 +68,14 @@ int dry_run(const TrainArguments& arguments, train::RunConfig config) {
 }
 
 // Differences of a run's configuration to the present one. Where to stop early is no part of what the run is,
-// and neither is how many ranks train it and how they exchange tokens: it continues with other values of
-// these.
+// and neither is what computes it, how many ranks train it and how they exchange tokens: it continues with
+// other values of these.
 train::ConfigDifferences differences_to(const config::Node& now) {
   return [&now](const std::string& old_text) {
     auto changed = config::differences(config::parse_yaml("resolved_config.yaml", old_text), now);
     std::erase_if(changed, [](const auto& line) {
       return line.rfind("training.exit_after:", 0) == 0 || line.rfind("parallelism.", 0) == 0 ||
-             line.rfind("model.moe.dispatcher.", 0) == 0;
+             line.rfind("model.moe.dispatcher.", 0) == 0 || line.rfind("device:", 0) == 0;
     });
     return changed;
   };
@@ -88,8 +88,8 @@ struct Start {
   Log log = {};
 };
 
-int train_on(const comm::RankGroups& ranks, const Start& start, const TrainArguments& arguments,
-             const moe::Registry& registry, const std::string& command) {
+int train_on(const comm::RankGroups& ranks, c10::Device device, const Start& start,
+             const TrainArguments& arguments, const moe::Registry& registry, const std::string& command) {
   const int rank = ranks.world->rank();
   const auto& [written, config, log] = start;
   const auto now = train::dump_run_config(config, registry);
@@ -120,7 +120,7 @@ int train_on(const comm::RankGroups& ranks, const Start& start, const TrainArgum
     hooks.log = log;
     hooks.stop_requested = [&signals] { return signals.requested(); };
   }
-  train::Trainer trainer(config, registry, directory, std::move(hooks), ranks);
+  train::Trainer trainer(config, registry, directory, std::move(hooks), ranks, device);
   const auto result = trainer.run();
   ranks.world->barrier();  // the first rank may keep what the others meet at
   line->finish();
@@ -147,9 +147,10 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   start.log.info(describe_model(start.config, registry));
   if (arguments.dry_run) return launch && launch->rank > 0 ? kDone : dry_run(arguments, start.config);
 
-  const auto ranks = connect_ranks(launch, start.config.parallelism);
+  const auto device = train::open_device(start.config.device, launch ? launch->local_rank : 0);
+  const auto ranks = connect_ranks(launch, start.config);
   try {
-    return train_on(ranks, start, arguments, registry, command);
+    return train_on(ranks, device, start, arguments, registry, command);
   } catch (const std::exception& error) {
     ranks.world->abort(error.what());
     throw;

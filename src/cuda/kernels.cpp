@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/cuda/kernels.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/searchsorted.h>
 #include <ATen/ops/where.h>
 
 #include "../ops/storage.h"
+#include "conclave/ops/grouped_experts.h"
 #include "norm.h"
 #include "permute.h"
 #include "rope.h"
@@ -22,6 +26,7 @@ using ops::optional_data;
 
 // The kernel goes through a row once for every choice.
 constexpr int64_t kMaxChoices = 32;
+constexpr int64_t kMaxFlashWidth = 256;
 
 void check(device::Status status, const char* what) {
   CONCLAVE_CHECK(status == device::Status::kOk,
@@ -132,13 +137,30 @@ struct Kernels {
     chosen.copy_(best.masked_fill(nan.gather(1, best), -1));
   }
 
+  // By ATen, for more experts than the kernel counts.
+  static ops::SortedPairs sort_pairs_by_key(const at::Tensor& expert_N, const at::Tensor& kept_N,
+                                            int64_t num_experts) {
+    auto left_out = expert_N.lt(0);
+    if (kept_N.defined()) left_out = left_out.logical_or(kept_N.eq(0));
+    const auto [key, pair] = expert_N.masked_fill(left_out, num_experts).sort(/*stable=*/true, 0, false);
+    const auto gone = key.eq(num_experts);
+    const auto row = at::arange(expert_N.numel(), expert_N.options()).masked_fill(gone, -1);
+    return {.expert_offsets_E1 =
+                at::searchsorted(key, at::arange(num_experts + 1, expert_N.options()), /*out_int32=*/true),
+            .pair_of_row_A = pair.to(at::kInt).masked_fill(gone, -1),
+            .row_of_pair_N = at::empty_like(expert_N).index_copy_(0, pair, row)};
+  }
+
   ops::SortedPairs sort_pairs(const at::Tensor& expert_N, const at::Tensor& kept_N,
                               int64_t num_experts) const {
+    if (num_experts > device::kMaxSortExperts) return sort_pairs_by_key(expert_N, kept_N, num_experts);
     const int64_t n = expert_N.numel();
     const auto ints = [&](int64_t count) { return at::empty({count}, expert_N.options()); };
     const auto offsets = ints(num_experts + 1), pair_of_row = ints(n), unit_of_row = ints(n),
                counts = ints(device::sort_pairs_counts(n, num_experts));
-    ops::SortedPairs sorted{.row_of_pair_N = ints(n)};
+    pair_of_row.fill_(-1);
+    const ops::SortedPairs sorted{
+        .expert_offsets_E1 = offsets, .pair_of_row_A = pair_of_row, .row_of_pair_N = ints(n)};
     check(device::sort_pairs({.expert = const_data<int32_t>(expert_N),
                               .kept = optional_data<uint8_t>(kept_N),
                               .n = n,
@@ -149,10 +171,6 @@ struct Kernels {
                               .row_of_pair = mutable_data<int32_t>(sorted.row_of_pair_N)},
                              mutable_data<int32_t>(counts), stream()),
           "sort_pairs");
-    const auto on_host = offsets.cpu();
-    const auto* begin = const_data<int32_t>(on_host);
-    sorted.expert_offsets.assign(begin, begin + num_experts + 1);
-    sorted.pair_of_row_A = pair_of_row.narrow(0, 0, sorted.expert_offsets.back());
     return sorted;
   }
 
@@ -174,7 +192,13 @@ struct Kernels {
 
 }  // namespace
 
-ops::KernelTable make_kernels(CUstream_st* (*current_stream)()) {
+ops::KernelTable make_kernels(CUstream_st* (*current_stream)(), const Abilities& abilities) {
+  const auto grouped = [bf16 = abilities.grouped_bf16](c10::ScalarType product) {
+    return bf16 && product == at::kBFloat16;
+  };
+  const auto takes_ranges = [flash = abilities.flash_attention](c10::ScalarType stored, int64_t head_width) {
+    return flash && stored == at::kBFloat16 && head_width % 8 == 0 && head_width <= kMaxFlashWidth;
+  };
   const auto bind = [kernels = Kernels{current_stream}](auto method) {
     return [kernels, method](auto&&... arguments) { return (kernels.*method)(arguments...); };
   };
@@ -188,7 +212,10 @@ ops::KernelTable make_kernels(CUstream_st* (*current_stream)()) {
           .rope = bind(&Kernels::rope),
           .select_top_k = bind(&Kernels::select_top_k),
           .sort_pairs = bind(&Kernels::sort_pairs),
-          .adamw = bind(&Kernels::adamw)};
+          .adamw = bind(&Kernels::adamw),
+          .experts = ops::grouped_experts(grouped),
+          .experts_backward = ops::grouped_experts_backward(grouped),
+          .attention_takes_ranges = takes_ranges};
 }
 
 }  // namespace conclave::cuda

@@ -69,7 +69,7 @@ SavedByLayer saved_by_layer(const ModelOptions& o, int64_t layer, const MicroBat
   const int64_t norm = value * 2 * o.hidden_size;
   const int64_t before_rotation = o.qk_norm == nn::QkNorm::kNone ? 0 : q + kv;
   SavedByLayer saved{.attention = norm + value * (before_rotation + q) +
-                                  bytes_of(ops::product_dtype(activations)) * 2 * (q + kv),
+                                  bytes_of(ops::product_dtype(m.device, activations)) * 2 * (q + kv),
                      .feed_forward = norm};
   if (!o.is_moe_layer(layer)) {
     saved.feed_forward += value * 3 * o.intermediate_size;

@@ -23,14 +23,14 @@ at::Tensor LanguageModel::extend(std::span<const int32_t> tokens, DecodeState& s
   state.layers.resize(blocks_.size());
   context.tokens = {.num_rows = count,
                     .num_units = count,
-                    .sequence_of_unit_U = at::zeros({count}, at::kLong),
+                    .sequence_of_unit_U = at::zeros({count}, at::TensorOptions(at::kLong).device(device())),
                     .group_of_unit_U = at::zeros({count}, at::kLong),
                     .global_id_U = at::arange(first, first + count, at::kLong),
                     .num_sequences = 1};
-  const auto attention =
-      nn::continued_attention_input(first, count, options_.head_width(), options_.rope_theta, dtype_);
+  const auto attention = nn::continued_attention_input(first, count, attention_shape());
   const std::vector<int64_t> ids(tokens.begin(), tokens.end());
-  auto x_BSD = at::embedding(embedding_, at::tensor(ids, at::kLong).unsqueeze(0)).to(activations_);
+  auto x_BSD =
+      at::embedding(embedding_, at::tensor(ids, at::kLong).unsqueeze(0).to(device())).to(activations_);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     x_BSD = blocks_[layer]->run(x_BSD, attention, context, &state.layers[layer]);
   }

@@ -14,13 +14,14 @@ namespace conclave::model {
 
 namespace {
 
+// On the host.
 at::Tensor as_long(const std::vector<int32_t>& values, at::IntArrayRef shape) {
   return at::from_blob(const_cast<int32_t*>(values.data()), shape, at::kInt).to(at::kLong);
 }
 
 }  // namespace
 
-moe::UnitMap unit_map(const data::Batch& batch) {
+moe::UnitMap unit_map(const data::Batch& batch, c10::Device device) {
   moe::UnitMap units{
       .num_rows = batch.size(), .num_units = batch.num_tokens, .num_sequences = batch.num_sequences};
   std::vector<int64_t> row, sequence, group, id;
@@ -39,8 +40,8 @@ moe::UnitMap unit_map(const data::Batch& batch) {
   }
   CONCLAVE_CHECK(static_cast<int64_t>(row.size()) == batch.num_tokens,
                  "Batch: num_tokens disagrees with its documents");
-  if (batch.num_tokens != batch.size()) units.row_of_unit_U = at::tensor(row, at::kLong);
-  units.sequence_of_unit_U = at::tensor(sequence, at::kLong);
+  if (batch.num_tokens != batch.size()) units.row_of_unit_U = at::tensor(row, at::kLong).to(device);
+  units.sequence_of_unit_U = at::tensor(sequence, at::kLong).to(device);
   units.group_of_unit_U = at::tensor(group, at::kLong);
   units.global_id_U = at::tensor(id, at::kLong);
   return units;
@@ -133,24 +134,34 @@ LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocab_size, co
   nn::initialise(*this, options.initializer_range, seed);
 }
 
+nn::AttentionShape LanguageModel::attention_shape() const {
+  return {.head_dim = options_.head_width(),
+          .rope_theta = options_.rope_theta,
+          .dtype = dtype_,
+          .stored = activations_,
+          .device = device()};
+}
+
 const at::Tensor& LanguageModel::head() const {
   return options_.tie_word_embeddings ? embedding_ : head_;
 }
 
 at::Tensor LanguageModel::hidden(const data::Batch& batch, moe::ForwardContext& context) {
   const std::vector<int64_t> shape{batch.num_sequences, batch.seq_length};
-  context.tokens = unit_map(batch);
-  const auto attention = nn::attention_input(as_long(batch.document, shape), as_long(batch.position, shape),
-                                             options_.head_width(), options_.rope_theta,
-                                             /*causal=*/options_.objective == Objective::kCausalLm, dtype_);
-  auto x_BSD = at::embedding(embedding_, as_long(batch.token, shape)).to(activations_);
+  context.tokens = unit_map(batch, device());
+  const auto attention =
+      nn::attention_input(as_long(batch.document, shape), as_long(batch.position, shape),
+                          /*causal=*/options_.objective == Objective::kCausalLm, attention_shape());
+  auto x_BSD = at::embedding(embedding_, as_long(batch.token, shape).to(device())).to(activations_);
   for (const auto& block : blocks_) x_BSD = block->run(x_BSD, attention, context);
   return norm_->forward(x_BSD);
 }
 
 ops::CrossEntropy LanguageModel::loss(const data::Batch& batch, moe::ForwardContext& context) {
   const auto x_TD = hidden(batch, context).reshape({batch.size(), options_.hidden_size});
-  return ops::linear_cross_entropy(x_TD, head(), as_long(batch.target, {batch.size()}));
+  const auto target_T = as_long(batch.target, {batch.size()});
+  ops::check_targets(target_T, head().size(0));
+  return ops::linear_cross_entropy(x_TD, head(), target_T.to(device()));
 }
 
 at::Tensor LanguageModel::logits(const data::Batch& batch, moe::ForwardContext& context) {

@@ -20,7 +20,7 @@ void SamplingOptions::check() const {
 }
 
 int32_t sample_token(const at::Tensor& logits_V, const SamplingOptions& options, double draw) {
-  const auto wide = logits_V.detach().to(at::kDouble).contiguous();
+  const auto wide = logits_V.detach().to(at::kCPU, at::kDouble).contiguous();
   std::vector<double> p(wide.const_data_ptr<double>(), wide.const_data_ptr<double>() + wide.numel());
   const auto best = std::max_element(p.begin(), p.end());
   CONCLAVE_CHECK(std::all_of(p.begin(), p.end(), [](double logit) { return std::isfinite(logit); }),

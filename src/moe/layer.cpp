@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/ops/functions.h"
 #include "conclave/ops/product.h"
 
 namespace conclave::moe {
@@ -37,12 +38,12 @@ at::Tensor SwiGluExperts::run(const ops::Rows& rows, const at::Tensor& weights_A
   return ops::expert_mlp(rows, weights_A, w13, w2);
 }
 
-ForwardContext ForwardContext::plain(int64_t rows, Phase phase) {
+ForwardContext ForwardContext::plain(int64_t rows, Phase phase, c10::Device device) {
   ForwardContext context;
   context.phase = phase;
   context.tokens = {.num_rows = rows,
                     .num_units = rows,
-                    .sequence_of_unit_U = at::zeros({rows}, at::kLong),
+                    .sequence_of_unit_U = at::zeros({rows}, at::TensorOptions(at::kLong).device(device)),
                     .group_of_unit_U = at::zeros({rows}, at::kLong),
                     .global_id_U = at::arange(rows, at::kLong),
                     .num_sequences = 1};
@@ -81,8 +82,8 @@ MoeLayer::MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> route
 }
 
 at::Tensor MoeLayer::forward(const at::Tensor& x) {
-  auto context =
-      ForwardContext::plain(x.numel() / options_.width, is_training() ? Phase::kTrain : Phase::kEval);
+  auto context = ForwardContext::plain(x.numel() / options_.width,
+                                       is_training() ? Phase::kTrain : Phase::kEval, x.device());
   return run(x, context);
 }
 
@@ -131,8 +132,9 @@ SparsePlan MoeLayer::pairs_of(const RoutingPlan& plan) const {
   if (const auto* mix = std::get_if<MixPlan>(&plan.body)) return to_sparse(*mix, plan.num_experts);
   const auto& slots = std::get<SlotPlan>(plan.body);
   const int64_t groups = slots.dispatch_GML.size(0), units = groups * slots.dispatch_GML.size(2);
-  return make_sparse_plan(units, options_.num_experts, at::arange(units, at::kInt),
-                          slots.slot_expert_L.repeat({groups}), at::zeros({units}, at::kInt),
+  const auto int32 = slots.slot_expert_L.options();
+  return make_sparse_plan(units, options_.num_experts, at::arange(units, int32),
+                          slots.slot_expert_L.repeat({groups}), at::zeros({units}, int32),
                           at::ones({units}, experts_->w2.options()), {});
 }
 
@@ -140,7 +142,10 @@ SparsePlan MoeLayer::pairs_of(const RoutingPlan& plan) const {
 SparsePlan MoeLayer::placed(SparsePlan pairs) const {
   if (!options_.expert_parallel || options_.placement == ExpertPlacement::kStatic) return pairs;
   const int64_t ranks = options_.expert_parallel->size(), here = options_.num_experts / ranks;
-  const auto place = pairs.expert_N.remainder(ranks).mul(here).add(pairs.expert_N.div(ranks, "floor"));
+  const auto place = pairs.expert_N.remainder(ranks)
+                         .mul(here)
+                         .add(pairs.expert_N.div(ranks, "floor"))
+                         .masked_fill(pairs.expert_N.lt(0), -1);
   return make_sparse_plan(pairs.unit_offsets_U1.size(0) - 1, options_.num_experts, pairs.unit_N,
                           place.to(at::kInt), pairs.choice_N, pairs.weight_N,
                           pairs.row_of_pair_N.ge(0).to(at::kByte));
@@ -166,7 +171,8 @@ at::Tensor MoeLayer::execute(const RoutingPlan& plan, const SparsePlan& pairs, D
 }
 
 at::Tensor MoeLayer::run_experts(const SparsePlan& pairs, DispatchLayout& layout, const at::Tensor& x_UD) {
-  const auto weights_A = pairs.weight_N.index_select(0, pairs.pair_of_row_A).to(experts_->w2.scalar_type());
+  const auto weights_A = ops::values_of_rows(pairs.weight_N, pairs.pair_of_row_A, pairs.row_of_pair_N)
+                             .to(experts_->w2.scalar_type());
   const auto dispatched = dispatcher_->dispatch(pairs, layout, x_UD, weights_A);
   return dispatcher_->combine(pairs, layout, dispatched,
                               experts_->run(dispatched.rows, dispatched.weights_A));
@@ -177,7 +183,7 @@ at::Tensor MoeLayer::run_slots(const SlotPlan& plan, const SparsePlan& pairs, Di
   const int64_t groups = plan.dispatch_GML.size(0), members = plan.dispatch_GML.size(1),
                 slots = plan.dispatch_GML.size(2), width = x_UD.size(1);
   const auto unit = plan.unit_of_group_GM.reshape({-1});
-  const auto dtype = ops::product_dtype(x_UD.scalar_type());
+  const auto dtype = ops::product_dtype(x_UD);
   const auto present = unit.ge(0).to(dtype).unsqueeze(1);
   const auto x_GMD =
       x_UD.index_select(0, unit.clamp_min(0)).to(dtype).mul(present).view({groups, members, width});
@@ -186,9 +192,7 @@ at::Tensor MoeLayer::run_slots(const SlotPlan& plan, const SparsePlan& pairs, Di
   const auto y_GLD = run_experts(pairs, layout, mixed_GLD.reshape({-1, width})).view({groups, slots, width});
   const auto y_GMD =
       at::bmm(plan.combine_GML.to(dtype), y_GLD.to(dtype)).to(x_UD.scalar_type()).reshape({-1, width});
-  const auto members_present = unit.ge(0).nonzero().squeeze(1);
-  return at::zeros_like(x_UD).index_copy(0, unit.index_select(0, members_present),
-                                         y_GMD.index_select(0, members_present));
+  return y_GMD.index_select(0, plan.place_of_unit_U);
 }
 
 }  // namespace conclave::moe

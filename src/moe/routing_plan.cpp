@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/moe/routing_plan.h"
 
-#include <ATen/ops/bincount.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/searchsorted.h>
 
 #include "conclave/ops/functions.h"
 
@@ -12,22 +12,23 @@ SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor u
                             at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N) {
   auto sorted = ops::sort_pairs_by_expert(expert_N, kept_N, num_experts);
   SparsePlan plan;
-  plan.requested_E = at::bincount(expert_N, {}, num_experts);
-  plan.kept_E = at::bincount(expert_N.index_select(0, sorted.pair_of_row_A), {}, num_experts);
-  plan.unit_offsets_U1 = at::zeros({num_units + 1}, at::kInt);
-  plan.unit_offsets_U1.narrow(0, 1, num_units).copy_(at::bincount(unit_N, {}, num_units).cumsum(0));
+  const auto& offsets_E1 = sorted.expert_offsets_E1;
+  plan.kept_E = offsets_E1.narrow(0, 1, num_experts).sub(offsets_E1.narrow(0, 0, num_experts)).to(at::kLong);
+  plan.requested_E = kept_N.defined() ? ops::count_values(expert_N, num_experts) : plan.kept_E;
+  plan.unit_offsets_U1 =
+      at::searchsorted(unit_N, at::arange(num_units + 1, unit_N.options()), /*out_int32=*/true);
   plan.unit_N = std::move(unit_N);
   plan.expert_N = std::move(expert_N);
   plan.choice_N = std::move(choice_N);
   plan.weight_N = std::move(weight_N);
   plan.row_of_pair_N = std::move(sorted.row_of_pair_N);
   plan.pair_of_row_A = std::move(sorted.pair_of_row_A);
-  plan.expert_offsets = std::move(sorted.expert_offsets);
+  plan.expert_offsets_E1 = std::move(sorted.expert_offsets_E1);
   return plan;
 }
 
 at::Tensor unit_of_row(const SparsePlan& plan) {
-  return plan.unit_N.index_select(0, plan.pair_of_row_A);
+  return plan.unit_N.index_select(0, plan.pair_of_row_A.clamp_min(0));
 }
 
 SparsePlan to_sparse(const MixPlan& plan, int64_t num_experts) {

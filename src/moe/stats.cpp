@@ -13,19 +13,28 @@ int64_t total(const std::vector<int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
-void add_counts(std::vector<int64_t>& sum, const at::Tensor& counts_E) {
-  sum.resize(static_cast<size_t>(counts_E.numel()), 0);
-  const int64_t* counts = counts_E.const_data_ptr<int64_t>();
-  for (size_t e = 0; e < sum.size(); ++e) sum[e] += counts[e];
+void add_counts(at::Tensor& sum, const at::Tensor& counts_E) {
+  sum = sum.defined() ? sum.add(counts_E) : counts_E;
+}
+
+std::vector<int64_t> values_of(const at::Tensor& counts_E) {
+  if (!counts_E.defined()) return {};
+  const auto on_host = counts_E.cpu();
+  const auto* counts = on_host.const_data_ptr<int64_t>();
+  return {counts, counts + on_host.numel()};
 }
 
 }  // namespace
 
-void RoutingCounts::add(const RoutingPlan& plan) {
+void CountSums::add(const RoutingPlan& plan) {
   const auto* sparse = std::get_if<SparsePlan>(&plan.body);
   if (!sparse) return;
-  add_counts(requested, sparse->requested_E);
-  add_counts(kept, sparse->kept_E);
+  add_counts(requested_E_, sparse->requested_E);
+  add_counts(kept_E_, sparse->kept_E);
+}
+
+RoutingCounts CountSums::to_host() const {
+  return {values_of(requested_E_), values_of(kept_E_)};
 }
 
 double load_max_over_mean(const std::vector<int64_t>& counts) {

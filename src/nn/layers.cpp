@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/nn/layers.h"
 
-#include <cmath>
+#include <algorithm>
 #include <tuple>
+#include <vector>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/pow.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/tensor.h>
 
 #include "conclave/core/error.h"
 #include "conclave/ops/expert_mlp.h"
@@ -77,58 +78,70 @@ at::Tensor Attention::run(const at::Tensor& x_BSD, const AttentionInput& input, 
   auto k = ops::rope(project(*k_proj_, k_norm_.get(), o.num_key_value_heads), input.cos_BSP, input.sin_BSP);
   auto v = project(*v_proj_, nullptr, o.num_key_value_heads);
   if (cache) std::tie(k, v) = cache->append(k, v);
-  std::optional<at::Tensor> mask;
-  if (input.mask_BSS.defined()) mask = input.mask_BSS;
-  // The softmax of the fused operator is fp32 in either type.
-  const auto dtype = ops::product_dtype(x_BSD.scalar_type());
-  const auto y = at::scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask,
-                                                  /*dropout_p=*/0.0, /*is_causal=*/!mask && input.causal,
-                                                  /*scale=*/std::nullopt,
-                                                  /*enable_gqa=*/o.num_heads != o.num_key_value_heads)
-                     .to(x_BSD.scalar_type());
-  return o_proj_->forward(y.transpose(1, 2).reshape({batch, length, o.num_heads * o.head_dim}));
+  const auto y = ops::attention(q, k, v, input.pattern);
+  return o_proj_->forward(y.reshape({batch, length, o.num_heads * o.head_dim}));
 }
 
 namespace {
 
-AttentionInput with_angles(const at::Tensor& position_BS, int64_t head_dim, double rope_theta,
-                           c10::ScalarType dtype) {
+AttentionInput with_angles(const at::Tensor& position_BS, const AttentionShape& shape) {
   AttentionInput input;
-  const auto exponent = at::arange(0, head_dim, 2, at::kDouble).div(static_cast<double>(head_dim));
-  const auto frequency = at::pow(rope_theta, exponent.neg());
-  const auto angle = position_BS.to(at::kDouble).unsqueeze(-1).mul(frequency).unsqueeze(1);
-  input.cos_BSP = angle.cos().to(dtype);
-  input.sin_BSP = angle.sin().to(dtype);
+  const auto wide = at::TensorOptions(at::kDouble).device(shape.device);
+  const auto exponent = at::arange(0, shape.head_dim, 2, wide).div(static_cast<double>(shape.head_dim));
+  const auto frequency = at::pow(shape.rope_theta, exponent.neg());
+  const auto angle = position_BS.to(wide).unsqueeze(-1).mul(frequency).unsqueeze(1);
+  input.cos_BSP = angle.cos().to(shape.dtype);
+  input.sin_BSP = angle.sin().to(shape.dtype);
   return input;
+}
+
+// Runs of equal documents inside the sequences.
+void cut_into_ranges(const at::Tensor& document_BS, ops::AttentionPattern& pattern) {
+  const auto documents = document_BS.contiguous();
+  const auto* document = documents.const_data_ptr<int64_t>();
+  const int64_t length = document_BS.size(1), num_tokens = document_BS.numel();
+  std::vector<int32_t> starts;
+  for (int64_t t = 0; t < num_tokens; ++t) {
+    if (t % length == 0 || document[t] != document[t - 1]) starts.push_back(static_cast<int32_t>(t));
+  }
+  starts.push_back(static_cast<int32_t>(num_tokens));
+  for (size_t r = 0; r + 1 < starts.size(); ++r)
+    pattern.longest_range = std::max<int64_t>(pattern.longest_range, starts[r + 1] - starts[r]);
+  pattern.range_starts_R1 = at::tensor(starts, at::kInt);
 }
 
 }  // namespace
 
-AttentionInput attention_input(const at::Tensor& document_BS, const at::Tensor& position_BS, int64_t head_dim,
-                               double rope_theta, bool causal, c10::ScalarType dtype) {
-  auto input = with_angles(position_BS, head_dim, rope_theta, dtype);
-  input.causal = causal;
-  const int64_t length = document_BS.size(1);
+AttentionInput attention_input(const at::Tensor& document_BS, const at::Tensor& position_BS, bool causal,
+                               const AttentionShape& shape) {
+  auto input = with_angles(position_BS, shape);
+  auto& pattern = input.pattern;
+  pattern.causal = causal;
   const bool one_document_a_row = document_BS.eq(document_BS.select(1, 0).unsqueeze(1)).all().item<bool>();
   if (one_document_a_row) return input;
-  auto mask = document_BS.unsqueeze(2).eq(document_BS.unsqueeze(1));
+  if (ops::takes_ranges(shape.device.type(), shape.stored, shape.head_dim)) {
+    cut_into_ranges(document_BS, pattern);
+    pattern.range_starts_R1 = pattern.range_starts_R1.to(shape.device);
+    return input;
+  }
+  const auto document = document_BS.to(shape.device);
+  auto mask = document.unsqueeze(2).eq(document.unsqueeze(1));
   if (causal) {
-    const auto index = at::arange(length, at::kLong);
+    const auto index = at::arange(document.size(1), document.options());
     mask = mask.logical_and(index.unsqueeze(1).ge(index.unsqueeze(0)));
   }
-  input.mask_BSS = mask.unsqueeze(1);
+  pattern.mask_BSS = mask.unsqueeze(1);
   return input;
 }
 
-AttentionInput continued_attention_input(int64_t first, int64_t count, int64_t head_dim, double rope_theta,
-                                         c10::ScalarType dtype) {
-  const auto position = at::arange(first, first + count, at::kLong);
-  auto input = with_angles(position.unsqueeze(0), head_dim, rope_theta, dtype);
+AttentionInput continued_attention_input(int64_t first, int64_t count, const AttentionShape& shape) {
+  const auto position = at::arange(first, first + count, at::TensorOptions(at::kLong).device(shape.device));
+  auto input = with_angles(position.unsqueeze(0), shape);
   if (count == 1) {
-    input.causal = false;  // the newest token looks at everything
+    input.pattern.causal = false;  // the newest token looks at everything
   } else if (first > 0) {
-    const auto key = at::arange(first + count, at::kLong);
-    input.mask_BSS = position.unsqueeze(1).ge(key.unsqueeze(0)).view({1, 1, count, first + count});
+    const auto key = at::arange(first + count, position.options());
+    input.pattern.mask_BSS = position.unsqueeze(1).ge(key.unsqueeze(0)).view({1, 1, count, first + count});
   }
   return input;
 }

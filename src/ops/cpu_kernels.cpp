@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "adamw.h"
+#include "experts.h"
 #include "norm.h"
 #include "permute.h"
 #include "rope.h"
@@ -125,14 +126,15 @@ void cpu_select_top_k(const at::Tensor& scores, const at::Tensor& chosen) {
 SortedPairs cpu_sort_pairs(const at::Tensor& expert_N, const at::Tensor& kept_N, int64_t num_experts) {
   SortedPairs sorted;
   const int64_t n = expert_N.numel();
-  sorted.expert_offsets.resize(static_cast<size_t>(num_experts) + 1);
+  std::vector<int64_t> offsets(static_cast<size_t>(num_experts) + 1);
   sorted.row_of_pair_N = at::empty({n}, expert_N.options());
   const auto pair_of_row = at::empty({n}, expert_N.options());
   const int64_t rows = kernels::sort_pairs_by_expert(
-      const_data<int32_t>(expert_N), optional_data<uint8_t>(kept_N), n, num_experts,
-      sorted.expert_offsets.data(), mutable_data<int32_t>(pair_of_row),
-      mutable_data<int32_t>(sorted.row_of_pair_N));
+      const_data<int32_t>(expert_N), optional_data<uint8_t>(kept_N), n, num_experts, offsets.data(),
+      mutable_data<int32_t>(pair_of_row), mutable_data<int32_t>(sorted.row_of_pair_N));
   sorted.pair_of_row_A = pair_of_row.narrow(0, 0, rows);
+  sorted.expert_offsets_E1 = at::empty({num_experts + 1}, expert_N.options());
+  std::copy(offsets.begin(), offsets.end(), mutable_data<int32_t>(sorted.expert_offsets_E1));
   return sorted;
 }
 
@@ -160,7 +162,10 @@ KernelTable cpu_kernels() {
           .rope = cpu_rope,
           .select_top_k = cpu_select_top_k,
           .sort_pairs = cpu_sort_pairs,
-          .adamw = cpu_adamw};
+          .adamw = cpu_adamw,
+          .experts = experts_one_by_one,
+          .experts_backward = experts_one_by_one_backward,
+          .attention_takes_ranges = [](c10::ScalarType, int64_t) { return false; }};
 }
 
 }  // namespace conclave::ops

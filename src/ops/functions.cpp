@@ -24,7 +24,7 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
                                                 const at::Tensor& weight_VD, const at::Tensor& target_T,
                                                 int64_t chunk, bool with_gradient) {
     const int64_t num_tokens = x_TD.size(0);
-    const auto dtype = product_dtype(x_TD.scalar_type());
+    const auto dtype = product_dtype(x_TD);
     const auto wide =
         weight_VD.options();  // logits, losses, gradient of the weight: fp32, or fp64 in fp64 models
     const auto weight = weight_VD.to(dtype);
@@ -64,19 +64,38 @@ struct LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy>
   }
 };
 
+struct ValuesOfRows : public torch::autograd::Function<ValuesOfRows> {
+  static at::Tensor taken(const at::Tensor& values, const at::Tensor& index) {
+    if (values.numel() == 0) return at::zeros(index.sizes(), values.options());
+    return values.index_select(0, index.clamp_min(0)).masked_fill_(index.lt(0), 0);
+  }
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& values_N,
+                            const at::Tensor& pair_of_row_A, const at::Tensor& row_of_pair_N) {
+    ctx->save_for_backward({row_of_pair_N});
+    return taken(values_N, pair_of_row_A);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    return {taken(grads[0], ctx->get_saved_variables()[0]), at::Tensor(), at::Tensor()};
+  }
+};
+
 }  // namespace
+
+void check_targets(const at::Tensor& target_T, int64_t vocab_size) {
+  if (target_T.numel() == 0) return;
+  const auto largest = target_T.max().item<int64_t>();
+  CONCLAVE_CHECK(
+      largest < vocab_size,
+      fmt::format("linear_cross_entropy: target {} is outside the vocabulary of {}", largest, vocab_size));
+}
 
 CrossEntropy linear_cross_entropy(const at::Tensor& x_TD, const at::Tensor& weight_VD,
                                   const at::Tensor& target_T, int64_t chunk) {
   CONCLAVE_CHECK(x_TD.dim() == 2 && weight_VD.dim() == 2 && x_TD.size(1) == weight_VD.size(1) &&
                      target_T.dim() == 1 && target_T.size(0) == x_TD.size(0),
                  "linear_cross_entropy: expected x [T, D], weight [V, D], target [T]");
-  if (target_T.numel() > 0) {
-    const auto largest = target_T.max().item<int64_t>();
-    CONCLAVE_CHECK(largest < weight_VD.size(0),
-                   fmt::format("linear_cross_entropy: target {} is outside the vocabulary of {}", largest,
-                               weight_VD.size(0)));
-  }
+  if (target_T.is_cpu()) check_targets(target_T, weight_VD.size(0));
   const bool with_gradient =
       c10::GradMode::is_enabled() && (x_TD.requires_grad() || weight_VD.requires_grad());
   auto out = LinearCrossEntropy::apply(x_TD, weight_VD, target_T, chunk, with_gradient);
@@ -97,6 +116,16 @@ SortedPairs sort_pairs_by_expert(const at::Tensor& expert_N, const at::Tensor& k
   CONCLAVE_CHECK(expert_N.numel() < INT32_MAX,
                  "sort_pairs_by_expert: more than 2^31 pairs in one micro-batch");
   return kernels_of(expert_N, "sort_pairs_by_expert").sort_pairs(expert_N, kept_N, num_experts);
+}
+
+at::Tensor count_values(const at::Tensor& values_N, int64_t num_values) {
+  const auto counted_N = values_N.ge(0).to(at::kLong);
+  return at::zeros({num_values}, counted_N.options()).index_add_(0, values_N.clamp_min(0), counted_N);
+}
+
+at::Tensor values_of_rows(const at::Tensor& values_N, const at::Tensor& pair_of_row_A,
+                          const at::Tensor& row_of_pair_N) {
+  return ValuesOfRows::apply(values_N, pair_of_row_A, row_of_pair_N);
 }
 
 }  // namespace conclave::ops

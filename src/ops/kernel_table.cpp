@@ -13,41 +13,57 @@ namespace conclave::ops {
 
 namespace {
 
-std::array<KernelTable, c10::COMPILE_TIME_MAX_DEVICE_TYPES>& tables() {
+struct Place {
+  KernelTable kernels = {};
+  std::function<std::string()> load = {};  // until it was called
+  std::string absence = "this program was built for CPUs";
+};
+
+// Written while a program starts, and by load().
+std::array<Place, c10::COMPILE_TIME_MAX_DEVICE_TYPES>& places() {
   static auto all = [] {
-    std::array<KernelTable, c10::COMPILE_TIME_MAX_DEVICE_TYPES> made;
-    made[static_cast<size_t>(c10::DeviceType::CPU)] = cpu_kernels();
+    std::array<Place, c10::COMPILE_TIME_MAX_DEVICE_TYPES> made;
+    made[static_cast<size_t>(c10::DeviceType::CPU)].kernels = cpu_kernels();
     return made;
   }();
   return all;
 }
 
-}  // namespace
-
-std::vector<std::pair<std::string, bool>> entries_of(const KernelTable& t) {
-  return {{"gather_rows", bool(t.gather_rows)},
-          {"sum_rows", bool(t.sum_rows)},
-          {"scale_rows", bool(t.scale_rows)},
-          {"swiglu_forward", bool(t.swiglu_forward)},
-          {"swiglu_backward", bool(t.swiglu_backward)},
-          {"rms_norm_forward", bool(t.rms_norm_forward)},
-          {"rms_norm_backward", bool(t.rms_norm_backward)},
-          {"rope", bool(t.rope)},
-          {"select_top_k", bool(t.select_top_k)},
-          {"sort_pairs", bool(t.sort_pairs)},
-          {"adamw", bool(t.adamw)}};
+Place& place_of(c10::DeviceType device) {
+  return places()[static_cast<size_t>(device)];
 }
 
+bool is_there(const Place& place) {
+  return place.kernels.gather_rows != nullptr;
+}
+
+}  // namespace
+
 const KernelTable& kernels_of(const at::Tensor& t, const char* what) {
-  const auto& table = tables()[static_cast<size_t>(t.device().type())];
-  CONCLAVE_CHECK(table.gather_rows != nullptr,
-                 fmt::format("{}: there are no kernels for {}: this program was built for CPUs", what,
-                             t.device().str()));
-  return table;
+  return kernels_of(t.device().type(), what);
+}
+
+const KernelTable& kernels_of(c10::DeviceType device, const char* what) {
+  const auto& place = place_of(device);
+  if (is_there(place)) return place.kernels;
+  const auto absence = absence_of(device);
+  CONCLAVE_CHECK(absence.empty(), fmt::format("{}: there are no kernels for {}: {}", what,
+                                              c10::DeviceTypeName(device, /*lower_case=*/true), absence));
+  return place.kernels;
+}
+
+void offer_device(c10::DeviceType device, std::function<std::string()> load) {
+  place_of(device).load = std::move(load);
+}
+
+std::string absence_of(c10::DeviceType device) {
+  auto& place = place_of(device);
+  if (const auto load = std::exchange(place.load, {})) place.absence = load();
+  return is_there(place) ? "" : place.absence;
 }
 
 KernelTable install_kernels(c10::DeviceType device, KernelTable table) {
-  return std::exchange(tables()[static_cast<size_t>(device)], std::move(table));
+  return std::exchange(place_of(device).kernels, std::move(table));
 }
 
 }  // namespace conclave::ops

@@ -23,7 +23,7 @@ bool has_bf16_products() {
 struct MixedLinear : public torch::autograd::Function<MixedLinear> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x_TD,
                             const at::Tensor& weight_OD) {
-    const auto dtype = product_dtype(x_TD.scalar_type());
+    const auto dtype = product_dtype(x_TD);
     ctx->save_for_backward({x_TD, weight_OD});
     return x_TD.to(dtype).mm(weight_OD.to(dtype).t()).to(x_TD.scalar_type());
   }
@@ -31,7 +31,7 @@ struct MixedLinear : public torch::autograd::Function<MixedLinear> {
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const auto &x_TD = saved[0], &weight_OD = saved[1];
-    const auto dtype = product_dtype(x_TD.scalar_type());
+    const auto dtype = product_dtype(x_TD);
     const auto d_y = grads[0].to(dtype);
     return {d_y.mm(weight_OD.to(dtype)).to(x_TD.scalar_type()),
             d_y.t().mm(x_TD.to(dtype)).to(weight_OD.scalar_type())};
@@ -40,9 +40,14 @@ struct MixedLinear : public torch::autograd::Function<MixedLinear> {
 
 }  // namespace
 
-c10::ScalarType product_dtype(c10::ScalarType stored) {
-  static const bool bf16 = has_bf16_products();
-  return stored == at::kBFloat16 && !bf16 ? at::kFloat : stored;
+c10::ScalarType product_dtype(c10::DeviceType device, c10::ScalarType stored) {
+  static const bool cpu_has_bf16 = has_bf16_products();
+  const bool emulated = device == c10::DeviceType::CPU && !cpu_has_bf16;
+  return stored == at::kBFloat16 && emulated ? at::kFloat : stored;
+}
+
+c10::ScalarType product_dtype(const at::Tensor& stored) {
+  return product_dtype(stored.device().type(), stored.scalar_type());
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {

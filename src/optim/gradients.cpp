@@ -115,10 +115,15 @@ struct Gradients::Flight {
     auto& s = sent[b];
     s.work.wait();
     s.flat.reset();
+    std::vector<at::Tensor> counts;  // of ranks that had a gradient
     visit(bucket, shards->shard(bucket), s.mine,
-          [&](size_t i, RowRange, const at::Tensor& part, const at::Tensor& count) {
+          [&](size_t, RowRange, const at::Tensor&, const at::Tensor& count) { counts.push_back(count); });
+    const auto on_host = at::stack(counts).to(at::kCPU, at::kDouble);
+    const auto* ranks_with = on_host.const_data_ptr<double>();
+    visit(bucket, shards->shard(bucket), s.mine,
+          [&](size_t i, RowRange, const at::Tensor& part, const at::Tensor&) {
             const auto& p = shards->owned()[i].tensor;
-            if (count.item<double>() == 0) return;
+            if (*ranks_with++ == 0) return;
             if (shards->is_shared_out(bucket)) {
               p.mutable_grad() = part;
             } else {
@@ -184,13 +189,18 @@ void Gradients::sum_over_ranks() {
 
 // Where every rank of a group has the whole sum, the first one counts it.
 double Gradients::norm() const {
-  double squares = 0.0;
+  std::vector<at::Tensor> norms;
   for (size_t i = 0; i < shards_->owned().size(); ++i) {
     const auto& p = shards_->owned()[i];
     const bool counts = shards_->is_shared_out(i) || shards_->group(p.tag.reduce_group).rank() == 0;
     if (!counts || !p.tensor.grad().defined()) continue;
-    const double norm = p.tensor.grad().norm().item<double>();
-    squares += norm * norm;
+    norms.push_back(p.tensor.grad().norm().to(at::kDouble));
+  }
+  double squares = 0.0;
+  if (!norms.empty()) {
+    const auto on_host = at::stack(norms).cpu();
+    const auto* norm = on_host.const_data_ptr<double>();
+    for (size_t i = 0; i < norms.size(); ++i) squares += norm[i] * norm[i];
   }
   shards_->ranks().world->all_reduce({&squares, 1, comm::DataType::kFloat64});
   return std::sqrt(squares);

@@ -42,13 +42,15 @@ RunAccounting account_run(const RunConfig& config, const moe::Registry& registry
   result.model = model::account(config.model, rows, active_experts, config.data.seq_length,
                                 static_cast<int64_t>(c10::elementSize(parameter_dtype(precision))),
                                 parameters_of_router, result.share);
-  result.activation_bytes = model::activation_bytes(config.model, rows,
-                                                    {.size = config.training.micro_batch_size,
-                                                     .seq_length = config.data.seq_length,
-                                                     .active_experts = active_experts,
-                                                     .activations = activation_dtype(precision),
-                                                     .recompute = config.training.recompute,
-                                                     .share = result.share});
+  result.activation_bytes = model::activation_bytes(
+      config.model, rows,
+      {.size = config.training.micro_batch_size,
+       .seq_length = config.data.seq_length,
+       .active_experts = active_experts,
+       .activations = activation_dtype(precision),
+       .recompute = config.training.recompute,
+       .share = result.share,
+       .device = config.device == Device::kCuda ? c10::DeviceType::CUDA : c10::DeviceType::CPU});
   return result;
 }
 

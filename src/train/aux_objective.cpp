@@ -19,6 +19,7 @@ void AuxObjective::begin_step() {
   num_layers_ = 0;
   for (auto& term : terms_) {
     term.sum = 0.0;
+    term.here.reset();
     term.counts.clear();
   }
 }
@@ -47,7 +48,7 @@ void AuxObjective::sum_counts(comm::Communicator& ranks) {
 
 void AuxObjective::sum_values(comm::Communicator& ranks) {
   std::vector<double> sums;
-  for (const auto& term : terms_) sums.push_back(term.sum);
+  for (const auto& term : terms_) sums.push_back(term.here.defined() ? term.here.item<double>() : 0.0);
   ranks.all_reduce({sums.data(), static_cast<int64_t>(sums.size()), comm::DataType::kFloat64});
   for (size_t i = 0; i < terms_.size(); ++i) terms_[i].sum = sums[i];
 }
@@ -61,7 +62,8 @@ at::Tensor AuxObjective::add_to(at::Tensor objective, const std::vector<moe::Rou
       const auto counts = term.counts.find(trace.layer);
       if (counts != term.counts.end()) of_layer.step_counts = counts->second;
       const auto share = term.loss->share(trace, of_layer);
-      term.sum += share.item<double>();
+      const auto value = share.detach().to(at::kDouble);
+      term.here = term.here.defined() ? term.here.add(value) : value;
       objective = objective.add(share, term.loss->weight(step));
     }
   }

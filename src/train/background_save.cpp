@@ -21,6 +21,7 @@ std::vector<std::vector<std::byte>> take_bytes(CheckpointContents& contents) {
       const size_t length = tensor.bytes.size();
       if (length > 0) std::memcpy(copy.data() + begin, tensor.bytes.data(), length);
       tensor.bytes = {copy.data() + begin, length};
+      tensor.owner.reset();
       begin += length;
     }
   }

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "conclave/ops/kernel_table.h"
+
 namespace conclave::train {
 
 const config::Node* nearest_written(const config::Node& root, std::initializer_list<const char*> path) {
@@ -159,6 +161,13 @@ void check_layout(const RunConfig& config, std::optional<int64_t> num_ranks, con
   if (num_ranks) check_started(parallelism, *num_ranks, root, problems);
   const int64_t ranks =
       num_ranks.value_or(parallelism.data_parallel_size.value_or(parallelism.expert_parallel_size));
+  const bool gpus = config.device == Device::kCuda ||
+                    (config.device == Device::kAuto && ops::absence_of(c10::DeviceType::CUDA).empty());
+  if (parallelism.backend == Backend::kNccl && !gpus) {
+    problems.add(nearest_written(root, {"parallelism", "backend"})->origin,
+                 "parallelism.backend: nccl connects GPUs, and the ranks compute on CPUs",
+                 "write gloo or auto, or device: cuda");
+  }
   if (parallelism.backend == Backend::kLocal && ranks > 1) {
     problems.add(nearest_written(root, {"parallelism", "backend"})->origin,
                  fmt::format("parallelism.backend: local is one rank, there are {}", ranks),

@@ -23,7 +23,7 @@ namespace {
 
 void add_scores(const data::Batch& batch, const data::Tokenizer& tokenizer, const at::Tensor& loss_T,
                 std::map<int32_t, Score>& domains) {
-  const auto loss = loss_T.to(at::kDouble).contiguous();
+  const auto loss = loss_T.to(at::kCPU, at::kDouble).contiguous();
   const double* nats = loss.const_data_ptr<double>();
   for (size_t i = 0; i < batch.target.size(); ++i) {
     if (batch.target[i] < 0) continue;

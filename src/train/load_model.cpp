@@ -35,11 +35,14 @@ fs::path checkpoint_of_run(const fs::path& run, const std::optional<std::string>
 
 std::shared_ptr<model::LanguageModel> make_model(const RunConfig& config, const data::Tokenizer& tokenizer,
                                                  const moe::Registry& registry,
-                                                 std::shared_ptr<comm::Communicator> expert_parallel) {
-  return std::make_shared<model::LanguageModel>(
+                                                 std::shared_ptr<comm::Communicator> expert_parallel,
+                                                 c10::Device device) {
+  auto made = std::make_shared<model::LanguageModel>(
       config.model, config.model.embedding_rows(tokenizer.vocab_size()), registry,
       static_cast<uint64_t>(config.run.seed), parameter_dtype(config.training.precision),
       activation_dtype(config.training.precision), std::move(expert_parallel));
+  made->to(device);
+  return made;
 }
 
 ModelPlace find_model(const fs::path& where, const std::optional<std::string>& checkpoint,
@@ -77,7 +80,8 @@ LoadedModel load_model(const ModelPlace& place, const std::vector<std::string>& 
   LoadedModel loaded;
   loaded.config = read_run_config(place.config, overrides, registry);
   loaded.tokenizer = data::make_tokenizer(loaded.config.tokenizer);
-  loaded.model = make_model(loaded.config, *loaded.tokenizer, registry);
+  loaded.model =
+      make_model(loaded.config, *loaded.tokenizer, registry, {}, open_device(loaded.config.device));
   restore_weights(checkpoint, nn::tagged_parameters(*loaded.model), named_buffers(*loaded.model));
   loaded.step = checkpoint.manifest().step;
   return loaded;

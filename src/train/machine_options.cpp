@@ -3,21 +3,35 @@
 
 #include <vector>
 
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <fmt/format.h>
 
 #include "conclave/config/wrapped.h"
+#include "conclave/ops/kernel_table.h"
 
 namespace conclave::train {
 
 void declare_device(config::Fields& f, Device& device) {
   f("device", device, {{"auto", Device::kAuto}, {"cpu", Device::kCpu}, {"cuda", Device::kCuda}},
-    "What computes; auto: the CPU.");
-  f.check([&device](config::Check& check) {
-    if (device == Device::kCuda) {
-      check.error("device", "this version computes on the CPU only",
-                  "write device: cpu, or leave it at auto");
-    }
-  });
+    "What computes; auto: a GPU where there is one, else the CPU.");
+}
+
+c10::Device open_device(Device device, int local_rank) {
+  if (device != Device::kCuda) return c10::DeviceType::CPU;
+  constexpr auto kCuda = c10::DeviceType::CUDA;
+  if (const auto absence = ops::absence_of(kCuda); !absence.empty())
+    throw ConfigError(fmt::format("device: cuda: {}; write device: cpu, or leave it at auto", absence));
+  const auto* gpus = c10::impl::getDeviceGuardImpl(kCuda);
+  const int count = gpus->deviceCount(), index = count == 1 ? 0 : local_rank;  // one each, or one visible
+  if (index >= count) {
+    throw ConfigError(
+        fmt::format("device: cuda: rank {} of this node has no GPU, {} are visible; start as many ranks as "
+                    "there are GPUs",
+                    local_rank, count));
+  }
+  const c10::Device opened(kCuda, static_cast<c10::DeviceIndex>(index));
+  gpus->setDevice(opened);
+  return opened;
 }
 
 void ParallelismOptions::fields(config::Fields& f) {
@@ -39,7 +53,8 @@ void ParallelismOptions::fields(config::Fields& f) {
      {"local", Backend::kLocal},
      {"gloo", Backend::kGloo},
      {"nccl", Backend::kNccl}},
-    "How ranks talk: local is one rank, gloo processes on CPUs; auto: what their number asks for.");
+    "How ranks talk: local is one rank, nccl processes with a GPU each, gloo processes on CPUs, or on GPUs "
+    "through the memory of the host; auto: what their number and the device ask for.");
   f.check([this](config::Check& check) {
     const auto whole = [&](const char* key, int64_t value) {
       if (value > 1)
@@ -54,9 +69,6 @@ void ParallelismOptions::fields(config::Fields& f) {
           fmt::format("stage {} shares out gradients or parameters, and this version keeps them whole",
                       zero_stage),
           "write 1 or 0");
-    }
-    if (backend == Backend::kNccl) {
-      check.error("backend", "it connects GPUs, and this version computes on the CPU", "write auto or gloo");
     }
     if (data_parallel_size && *data_parallel_size % expert_parallel_size != 0) {
       check.error("expert_parallel_size",

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include <ATen/ops/empty_like.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
@@ -28,10 +29,12 @@ const char* dtype_name(c10::ScalarType dtype) {
 
 TensorView view_of(const std::string& name, const at::Tensor& tensor) {
   CONCLAVE_CHECK(tensor.is_contiguous(), fmt::format("checkpoint: '{}' is not contiguous", name));
+  const auto on_host = std::make_shared<const at::Tensor>(tensor.cpu());  // itself, on the CPU
   return {.name = name,
           .dtype = dtype_name(tensor.scalar_type()),
           .shape = tensor.sizes().vec(),
-          .bytes = {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}};
+          .bytes = {static_cast<const std::byte*>(on_host->const_data_ptr()), on_host->nbytes()},
+          .owner = on_host};
 }
 
 void copy_into(const NamedSlice& target, const std::string& name, const TensorSet& set) {
@@ -46,8 +49,10 @@ void copy_into(const NamedSlice& target, const std::string& name, const TensorSe
                     dtype_name(target.tensor.scalar_type()), fmt::join(shape, ", ")),
         Error::Kind::kData);
   }
+  const auto on_host = target.tensor.is_cpu() ? target.tensor : at::empty_like(target.tensor, at::kCPU);
   set.read_rows(name, target.first_row, target.tensor.dim() == 0 ? 1 : target.tensor.size(0),
-                static_cast<std::byte*>(target.tensor.mutable_data_ptr()));
+                static_cast<std::byte*>(on_host.mutable_data_ptr()));
+  if (!target.tensor.is_cpu()) target.tensor.copy_(on_host);
 }
 
 // The tensors are exactly those that some rank reads. One that is missing on another rank is its error, too.

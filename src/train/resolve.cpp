@@ -9,6 +9,7 @@
 
 #include "conclave/data/batch_stream.h"
 #include "conclave/moe/registry.h"
+#include "conclave/ops/kernel_table.h"
 #include "conclave/ops/product.h"
 #include "conclave/train/run_config.h"
 
@@ -47,14 +48,17 @@ std::map<std::string, std::string> resolve_automatic(RunConfig& config, const mo
                                                      std::optional<int64_t> num_ranks) {
   std::map<std::string, std::string> reasons;
   if (config.device == Device::kAuto) {
-    config.device = Device::kCpu;
-    reasons["device"] = "auto: the only device of this version";
+    const auto absence = ops::absence_of(c10::DeviceType::CUDA);
+    config.device = absence.empty() ? Device::kCuda : Device::kCpu;
+    reasons["device"] = "auto: " + (absence.empty() ? "this machine has a GPU" : absence);
   }
   if (config.training.precision == Precision::kAuto) {
-    const bool fast = ops::product_dtype(c10::ScalarType::BFloat16) == c10::ScalarType::BFloat16;
+    const bool gpu = config.device == Device::kCuda;
+    const auto type = gpu ? c10::DeviceType::CUDA : c10::DeviceType::CPU;
+    const bool fast = ops::product_dtype(type, c10::ScalarType::BFloat16) == c10::ScalarType::BFloat16;
     config.training.precision = fast ? Precision::kBf16 : Precision::kFp32;
-    reasons["training.precision"] =
-        fast ? "auto: this CPU multiplies bf16 at speed" : "auto: this CPU does not multiply bf16 at speed";
+    reasons["training.precision"] = fmt::format("auto: {} {} bf16 at speed", gpu ? "a GPU" : "this CPU",
+                                                fast ? "multiplies" : "does not multiply");
   }
   auto& parallelism = config.parallelism;
   if (!parallelism.data_parallel_size) {
@@ -64,8 +68,10 @@ std::map<std::string, std::string> resolve_automatic(RunConfig& config, const mo
   }
   if (parallelism.backend == Backend::kAuto) {
     const bool one = *parallelism.data_parallel_size == 1;
-    parallelism.backend = one ? Backend::kLocal : Backend::kGloo;
-    reasons["parallelism.backend"] = one ? "auto: one rank" : "auto: several ranks on CPUs";
+    const bool gpu = config.device == Device::kCuda;
+    parallelism.backend = one ? Backend::kLocal : gpu ? Backend::kNccl : Backend::kGloo;
+    reasons["parallelism.backend"] =
+        one ? "auto: one rank" : fmt::format("auto: several ranks on {}", gpu ? "GPUs" : "CPUs");
   }
   if (!config.model.vocab_size) {
     config.model.vocab_size =

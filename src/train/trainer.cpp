@@ -41,7 +41,7 @@ std::vector<Metric> loss_metrics(const std::string& prefix, model::Objective obj
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const RunDirectory& directory,
-                 TrainerHooks hooks, comm::RankGroups ranks)
+                 TrainerHooks hooks, comm::RankGroups ranks, c10::Device device)
     : config_(config),
       ranks_(std::move(ranks)),
       registry_(registry),
@@ -55,7 +55,7 @@ Trainer::Trainer(const RunConfig& config, const moe::Registry& registry, const R
   const auto seed = static_cast<uint64_t>(config.run.seed);
   const bool moves_tokens =
       config.model.moe && config.model.moe->dispatcher.type != model::DispatcherType::kLocal;
-  model_ = make_model(config, *dataset_.tokenizer, registry_, moves_tokens ? ranks_.expert : nullptr);
+  model_ = make_model(config, *dataset_.tokenizer, registry_, moves_tokens ? ranks_.expert : nullptr, device);
   model_->set_recompute(config.training.recompute);
   const auto parameters = nn::tagged_parameters(*model_);
   freeze_parameters(parameters, config.training.freeze, hooks_.log);

@@ -85,22 +85,31 @@ void Trainer::counting_pass(const std::vector<data::Batch>& batches) {
 // Forward and backward of this rank's micro-batches; what they add up to, on this rank.
 Trainer::StepSums Trainer::backward_micro_batches(const std::vector<data::Batch>& batches,
                                                   const moe::StepTotals& totals) {
+  // Everything stays where it was computed until the last micro-batch is under way.
   StepSums sums;
+  std::vector<moe::CountSums> counts;
+  moe::RefusedLogits refused;
+  at::Tensor nats;
   for (const auto& batch : batches) {
     auto context = training_context();
     const auto loss = model_->loss(batch, context);
     auto objective = loss.sum.div(static_cast<double>(std::max<int64_t>(totals.num_targets, 1)));
-    counts_.resize(context.traces.size());
+    counts.resize(context.traces.size());
+    refused.add(context.traces);
     for (size_t layer = 0; layer < context.traces.size(); ++layer) {
-      counts_[layer].add(context.traces[layer].plan);
+      counts[layer].add(context.traces[layer].plan);
       most_rank_rows_ = std::max(most_rank_rows_, context.traces[layer].most_rank_rows);
     }
     objective = aux_.add_to(objective, context.traces, totals, step_);
     if (&batch == &batches.back()) gradients_->send_as_they_come();
     objective.backward();
-    sums.nats += loss.sum.item<double>();
+    const auto value = loss.sum.detach().to(at::kDouble);
+    nats = nats.defined() ? nats.add(value) : value;
     sums.bytes += batch.num_target_bytes;
   }
+  refused.check();
+  if (nats.defined()) sums.nats = nats.item<double>();
+  for (const auto& layer : counts) counts_.push_back(layer.to_host());
   return sums;
 }
 

@@ -64,7 +64,7 @@ at::Tensor objective(model::LanguageModel& m, moe::ForwardContext& context) {
 struct Outcome {
   double value = 0;
   std::vector<at::Tensor> gradients = {};
-  std::vector<std::vector<int64_t>> loads = {};
+  std::vector<std::vector<int32_t>> loads = {};
 };
 
 Outcome outcome(const moe::RouterEntry& router, model::Recompute recompute, const moe::Registry& registry) {
@@ -74,8 +74,11 @@ Outcome outcome(const moe::RouterEntry& router, model::Recompute recompute, cons
   const auto sum = objective(m, context);
   Outcome out{.value = sum.item<double>()};
   for (const auto& trace : context.traces) {
-    if (const auto* plan = std::get_if<moe::SparsePlan>(&trace.plan.body))
-      out.loads.push_back(plan->expert_offsets);
+    if (const auto* plan = std::get_if<moe::SparsePlan>(&trace.plan.body)) {
+      out.loads.emplace_back(
+          plan->expert_offsets_E1.const_data_ptr<int32_t>(),
+          plan->expert_offsets_E1.const_data_ptr<int32_t>() + plan->expert_offsets_E1.numel());
+    }
   }
   const size_t layers = context.traces.size();
   sum.backward();
@@ -227,7 +230,7 @@ TEST(ExpertMemory, bf16_keeps_the_preactivations_only) {
   const auto offsets = at::zeros({kTokens + 1}, at::kInt).add(1).cumsum(0).sub(1).to(at::kInt);
   const ops::Rows rows{.source_SD = x,
                        .row_source_A = index,
-                       .expert_offsets = {0, 20, 20, kTokens},
+                       .expert_offsets_E1 = at::tensor({0, 20, 20, static_cast<int>(kTokens)}, at::kInt),
                        .source_offsets_S1 = offsets,
                        .rows_N = index};
   const int64_t before = CountingAllocator::live;

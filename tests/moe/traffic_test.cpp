@@ -66,7 +66,8 @@ TEST_P(LayerTraffic, is_what_the_formulas_say) {
     Volume mine;
     const auto& plan = std::get<moe::SparsePlan>(context.traces.at(0).plan.body);
     const int64_t here = c.experts / size;
-    int64_t most[2] = {tokens, plan.expert_offsets.back()};
+    const auto* offsets = plan.expert_offsets_E1.const_data_ptr<int32_t>();
+    int64_t most[2] = {tokens, offsets[c.experts]};
     world.all_reduce({most, 2, comm::DataType::kInt64}, comm::Reduction::kMax);
     const int64_t sum = c.width * std::max<int64_t>(element, 4);  // of a token, added up in fp32
     for (int r = 0; r < size; ++r) {
@@ -74,8 +75,7 @@ TEST_P(LayerTraffic, is_what_the_formulas_say) {
       auto& link = nodes[static_cast<size_t>(r)] == nodes[static_cast<size_t>(world.rank())]
                        ? mine.same_node
                        : mine.other_nodes;
-      const int64_t pairs = plan.expert_offsets[static_cast<size_t>((r + 1) * here)] -
-                            plan.expert_offsets[static_cast<size_t>(r * here)];
+      const int64_t pairs = offsets[(r + 1) * here] - offsets[r * here];
       link.messages += 1;  // the counts
       link.metadata_bytes += (c.experts + 1) * 4;
       if (c.gathered) {

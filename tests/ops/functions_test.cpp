@@ -109,7 +109,7 @@ TEST(ExpertMlp, an_expert_without_rows_gets_exactly_zero_gradients_and_zero_weig
   const auto s = at::tensor({0.0, -1.0, 0.5, 2.0}, at::kDouble).requires_grad_(true);
   const ops::Rows rows{.source_SD = x,
                        .row_source_A = at::tensor({0, 1, 2, 3}, at::kInt),
-                       .expert_offsets = {0, 2, 2, 4},
+                       .expert_offsets_E1 = at::tensor({0, 2, 2, 4}, at::kInt),
                        .source_offsets_S1 = at::tensor({0, 1, 2, 3, 4}, at::kInt),
                        .rows_N = at::tensor({0, 1, 2, 3}, at::kInt)};
   ops::expert_mlp(rows, s, w13, w2).sum().backward();
@@ -131,7 +131,7 @@ struct SmallBank {
     const auto row = at::arange(14, at::kInt);
     rows = {.source_SD = x,
             .row_source_A = row.remainder(7).to(at::kInt),
-            .expert_offsets = {0, 7, 14, 14},
+            .expert_offsets_E1 = at::tensor({0, 7, 14, 14}, at::kInt),
             .source_offsets_S1 = at::arange(0, 16, 2, at::kInt),
             .rows_N = at::tensor({0, 7, 1, 8, 2, 9, 3, 10, 4, 11, 5, 12, 6, 13}, at::kInt)};
   }
@@ -235,7 +235,7 @@ TEST(FrozenWeights, get_no_gradient_and_do_not_change_the_others) {
     const auto h = head.clone().requires_grad_(trains);
     const ops::Rows rows{.source_SD = x1,
                          .row_source_A = at::tensor({0, 1, 2, 3}, at::kInt),
-                         .expert_offsets = {0, 1, 4},
+                         .expert_offsets_E1 = at::tensor({0, 1, 4}, at::kInt),
                          .source_offsets_S1 = at::tensor({0, 1, 2, 3, 4}, at::kInt),
                          .rows_N = at::tensor({0, 1, 2, 3}, at::kInt)};
     ops::linear_cross_entropy(ops::expert_mlp(rows, s, a, b), h, target).sum.backward();

@@ -34,6 +34,7 @@ struct MicroBatch {
   c10::ScalarType activations = c10::ScalarType::Float;  // of the residual stream
   Recompute recompute = Recompute::kNone;
   RankShare share = {};
+  c10::DeviceType device = c10::DeviceType::CPU;
 };
 // Estimate of the most that a micro-batch keeps at a time for its backward pass: the saved activations of the
 // layers, those of the block that is being recomputed, the gradients that the loss holds, and its largest

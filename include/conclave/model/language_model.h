@@ -56,6 +56,8 @@ class LanguageModel : public nn::Module {
   // Throws Error when the objective is not causal.
   at::Tensor extend(std::span<const int32_t> tokens, DecodeState& state, moe::ForwardContext& context);
   const ModelOptions& options() const { return options_; }
+  // Where the parameters are, and every pass is computed; `to` moves both. Batches come from the host.
+  c10::Device device() const { return embedding_.device(); }
   // Routers of the MoE layers, in the order of the traces.
   std::vector<moe::Router*> routers();
   // Rows that a rank may get in each MoE layer from now on (moe::DispatchLimits); the same on all ranks.
@@ -66,6 +68,7 @@ class LanguageModel : public nn::Module {
  private:
   at::Tensor hidden(const data::Batch& batch, moe::ForwardContext& context);  // [B, S, D] after the last norm
   const at::Tensor& head() const;
+  nn::AttentionShape attention_shape() const;
 
   ModelOptions options_;
   c10::ScalarType dtype_, activations_;
@@ -75,6 +78,6 @@ class LanguageModel : public nn::Module {
 };
 
 // The tokens of a batch as the units that routers see: padding is no unit, a document is a group.
-moe::UnitMap unit_map(const data::Batch& batch);
+moe::UnitMap unit_map(const data::Batch& batch, c10::Device device);
 
 }  // namespace conclave::model

@@ -52,6 +52,7 @@ struct RouterTrace {
   int64_t num_choices = 0;  // experts that each unit asked for; 0: no fixed number
   RoutingPlan plan = {};
   Decisions decisions = {};
+  at::Tensor non_finite = {};  // int64: logits that are not finite, to be refused; undefined: none
   int64_t most_rank_rows = 0;  // expert rows of the rank that has most of them; 0 without expert parallelism
 };
 
@@ -66,7 +67,26 @@ struct ForwardContext {
 
   // A context for a plain tensor of `rows` tokens in one sequence, for programs that have no padding or
   // documents.
-  static ForwardContext plain(int64_t rows, Phase phase = Phase::kTrain);
+  static ForwardContext plain(int64_t rows, Phase phase = Phase::kTrain,
+                              c10::Device device = c10::DeviceType::CPU);
+};
+
+// Logits that are not finite where they have to be (router.on_nonfinite: error). On the CPU a router throws
+// by itself; on a device, for which the host would have to wait, the pass goes on with garbage until somebody
+// asks.
+class RefusedLogits {
+ public:
+  void add(const std::vector<RouterTrace>& traces);
+  // Throws Error (kind kDiverged) that names the first layer with such logits. Waits for the device.
+  void check() const;
+
+ private:
+  struct Logits {
+    int layer = 0;
+    int64_t count = 0;
+    at::Tensor non_finite = {};
+  };
+  std::vector<Logits> on_devices_;
 };
 
 }  // namespace conclave::moe

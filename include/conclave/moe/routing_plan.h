@@ -20,22 +20,23 @@ struct UnitMap {
   int64_t num_units = 0;
   at::Tensor row_of_unit_U = {};       // int64; undefined: unit u is row u
   at::Tensor sequence_of_unit_U = {};  // int64, index of the sequence inside the micro-batch
-  at::Tensor group_of_unit_U =
-      {};                       // int64, for gates that look at a whole group (one document); non-decreasing
-  at::Tensor global_id_U = {};  // int64, keys the random numbers of a unit
+  // On the host, wherever the rows are: what is decided there.
+  at::Tensor group_of_unit_U = {};  // int64, for gates that look at a whole group (one document); ascending
+  at::Tensor global_id_U = {};      // int64, keys the random numbers of a unit
   int64_t num_sequences = 0;
 };
 
 // Token choice, expert choice, hash, ...: a list of (unit, expert) pairs. Pairs are sorted by unit and inside
 // a unit by choice; that is also the order in which a unit's expert outputs are summed. Expert rows are
-// sorted by (expert, slot).
+// sorted by (expert, slot). Where a router might have chosen and did not (a masked logit, a second expert
+// left out by chance) there is a pair with expert -1: it has no row and no weight, and nobody counts it.
 struct SparsePlan {
   at::Tensor unit_N = {}, expert_N = {}, choice_N = {};  // int32
   at::Tensor weight_N = {};                              // floating; the only differentiable member
   at::Tensor unit_offsets_U1 = {};                       // [U + 1] int32: the pairs of unit u
-  at::Tensor row_of_pair_N = {};             // int32, expert row of a pair, -1: dropped by capacity
-  at::Tensor pair_of_row_A = {};             // int32
-  std::vector<int64_t> expert_offsets = {};  // [E + 1] rows of expert e
+  at::Tensor row_of_pair_N = {};      // int32, expert row of a pair, -1: dropped by capacity, or no pair
+  at::Tensor pair_of_row_A = {};      // int32, -1 behind the last expert's rows
+  at::Tensor expert_offsets_E1 = {};  // [E + 1] int32, rows of expert e
   at::Tensor requested_E = {}, kept_E = {};  // int64 counts before and after capacity
 };
 
@@ -44,6 +45,7 @@ struct SlotPlan {
   at::Tensor dispatch_GML = {},
              combine_GML = {};       // floating, differentiable; zero rows for units a group does not have
   at::Tensor unit_of_group_GM = {};  // int64, -1: no such unit
+  at::Tensor place_of_unit_U = {};   // int64, g * M + m
   at::Tensor slot_expert_L = {};     // int32, non-decreasing
 };
 
@@ -62,7 +64,7 @@ struct RoutingPlan {
 SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor unit_N, at::Tensor expert_N,
                             at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N);
 
-// [A] int32: the unit that expert row a is made from.
+// [A] int32: the unit that expert row a is made from; some unit behind the last expert's rows.
 at::Tensor unit_of_row(const SparsePlan& plan);
 
 // The pairs of a MixPlan with non-zero weight. Exact for gates whose derivative vanishes with the weight (the

@@ -10,7 +10,16 @@ namespace conclave::moe {
 // Integer counts of one layer over any number of micro-batches.
 struct RoutingCounts {
   std::vector<int64_t> requested, kept;  // [E]
-  void add(const RoutingPlan& plan);     // plans without pairs (slots, mixtures) add nothing
+};
+
+// Sums up the counts of plans where the plans are; the host waits for a device in to_host() only.
+class CountSums {
+ public:
+  void add(const RoutingPlan& plan);  // plans without pairs (slots, mixtures) add nothing
+  RoutingCounts to_host() const;
+
+ private:
+  at::Tensor requested_E_, kept_E_;
 };
 
 // Pure formulas over counts; every one is defined for empty counts.

@@ -6,6 +6,7 @@
 
 #include "conclave/nn/kv_cache.h"
 #include "conclave/nn/module.h"
+#include "conclave/ops/attention.h"
 
 // Legend: B sequences, S tokens per sequence, D model width, F inner width, H heads, G key/value heads, P
 // head width.
@@ -43,8 +44,7 @@ class SwiGluMlp : public Module {
 // What attention needs to know of a batch; built once and shared by all layers.
 struct AttentionInput {
   at::Tensor cos_BSP, sin_BSP;  // [B, 1, S, P / 2]
-  at::Tensor mask_BSS;          // [B, 1, S, S] bool (keys: with the cached ones), true: may look at
-  bool causal = true;           // where there is no mask: false lets every token look at everything
+  ops::AttentionPattern pattern = {};
 };
 
 enum class QkNorm { kNone, kHead, kFull };
@@ -72,15 +72,22 @@ class Attention : public Module {
   std::shared_ptr<RmsNorm> q_norm_, k_norm_;
 };
 
-// Angles and mask out of documents and positions: a token attends to tokens of its own document that do not
-// come later (all of them when `causal` is false). document_BS, position_BS: [B, S] int64, document -1 is
-// padding, which attends to itself only. `dtype` of the angles: that of the parameters.
-AttentionInput attention_input(const at::Tensor& document_BS, const at::Tensor& position_BS, int64_t head_dim,
-                               double rope_theta, bool causal, c10::ScalarType dtype);
+struct AttentionShape {
+  int64_t head_dim = 64;
+  double rope_theta = 10000;
+  c10::ScalarType dtype = c10::ScalarType::Float;   // of the angles: that of the parameters
+  c10::ScalarType stored = c10::ScalarType::Float;  // of queries and keys
+  c10::Device device = c10::DeviceType::CPU;
+};
+
+// Angles and pattern out of documents and positions: a token attends to tokens of its own document that do
+// not come later (all of them when `causal` is false). document_BS, position_BS: [B, S] int64 on the host;
+// document -1 is padding, which attends to itself only; the tokens of a document stand together.
+AttentionInput attention_input(const at::Tensor& document_BS, const at::Tensor& position_BS, bool causal,
+                               const AttentionShape& shape);
 
 // The same for `count` tokens at positions `first`, first + 1, ... of one document whose earlier tokens are
 // in a cache.
-AttentionInput continued_attention_input(int64_t first, int64_t count, int64_t head_dim, double rope_theta,
-                                         c10::ScalarType dtype);
+AttentionInput continued_attention_input(int64_t first, int64_t count, const AttentionShape& shape);
 
 }  // namespace conclave::nn

@@ -11,18 +11,19 @@
 namespace conclave::ops {
 
 // Rows for experts without gathering them: row a of the experts' input is source row `row_source_A[a]`. Rows
-// are sorted by expert; expert e owns [expert_offsets[e], expert_offsets[e + 1]).
+// are sorted by expert; expert e owns [expert_offsets_E1[e], expert_offsets_E1[e + 1]). Rows behind those of
+// the last expert are nobody's: what they hold is read by no one.
 struct Rows {
-  at::Tensor source_SD = {};                 // [S, D] floating, differentiable
-  at::Tensor row_source_A = {};              // [A] int32
-  std::vector<int64_t> expert_offsets = {};  // [E + 1]
+  at::Tensor source_SD = {};          // [S, D] floating, differentiable
+  at::Tensor row_source_A = {};       // [A] int32
+  at::Tensor expert_offsets_E1 = {};  // [E + 1] int32
   // The inverse map, for the gradient of the source: rows_N[j], j in [source_offsets[s], source_offsets[s +
   // 1]), are the rows made from source row s; -1 is skipped.
   at::Tensor source_offsets_S1 = {};  // [S + 1] int32
   at::Tensor rows_N = {};             // [N] int32
 
-  int64_t num_rows() const { return expert_offsets.back(); }
-  int64_t num_experts() const { return static_cast<int64_t>(expert_offsets.size()) - 1; }
+  int64_t num_rows() const { return row_source_A.size(0); }
+  int64_t num_experts() const { return expert_offsets_E1.size(0) - 1; }
 };
 
 // weights_A[a] * W2_e(silu(gate_e(x_a)) * up_e(x_a)) for every row a: a bank of SwiGLU experts.

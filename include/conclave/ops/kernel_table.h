@@ -15,6 +15,22 @@ namespace conclave::ops {
 
 // Contracts are those of the headers in kernels/. Tensors are contiguous and live on the device; outputs are
 // allocated by the caller and written whole. Storage types and widths are checked by the caller.
+// A bank of SwiGLU experts over rows sorted by expert; the legend is that of expert_mlp.h. Rows behind those
+// of the last expert may be left as they are.
+struct ExpertPass {
+  at::Tensor x_SD = {}, s_A = {}, w13_E2FD = {}, w2_EDF = {};
+  at::Tensor row_source_A = {}, offsets_E1 = {};     // int32
+  c10::ScalarType product = c10::ScalarType::Float;  // what is multiplied
+  bool wants_w13 = true, wants_w2 = true;            // in the backward pass
+};
+struct ExpertOutputs {
+  at::Tensor h_A2F = {}, y_AD = {};  // pre-activations and weighted outputs, stored like x
+};
+struct ExpertGradients {
+  at::Tensor x_AD = {};                             // of the gathered rows, in the type of the product
+  at::Tensor s_A = {}, w13_E2FD = {}, w2_EDF = {};  // in their own; undefined: not wanted
+};
+
 struct KernelTable {
   std::function<void(const at::Tensor& source_SD, const at::Tensor& index_N, const at::Tensor& out_ND)>
       gather_rows;
@@ -43,14 +59,43 @@ struct KernelTable {
   std::function<void(const at::Tensor& param, const at::Tensor& grad, const at::Tensor& exp_avg,
                      const at::Tensor& exp_avg_sq, const AdamWArguments& step)>
       adamw;
+  std::function<ExpertOutputs(const ExpertPass& pass)> experts;
+  std::function<ExpertGradients(const ExpertPass& pass, const at::Tensor& h_A2F, const at::Tensor& d_y_AD)>
+      experts_backward;
+  // Whether at::_flash_attention_forward runs here on values stored so.
+  std::function<bool(c10::ScalarType stored, int64_t head_width)> attention_takes_ranges;
 };
 
-// The name of every entry, and whether it is there.
-std::vector<std::pair<std::string, bool>> entries_of(const KernelTable& table);
+// visit(name, function) for every entry.
+template <class Table, class Visit>
+void for_each_entry(Table& t, Visit visit) {
+  visit("gather_rows", t.gather_rows);
+  visit("sum_rows", t.sum_rows);
+  visit("scale_rows", t.scale_rows);
+  visit("swiglu_forward", t.swiglu_forward);
+  visit("swiglu_backward", t.swiglu_backward);
+  visit("rms_norm_forward", t.rms_norm_forward);
+  visit("rms_norm_backward", t.rms_norm_backward);
+  visit("rope", t.rope);
+  visit("select_top_k", t.select_top_k);
+  visit("sort_pairs", t.sort_pairs);
+  visit("adamw", t.adamw);
+  visit("experts", t.experts);
+  visit("experts_backward", t.experts_backward);
+  visit("attention_takes_ranges", t.attention_takes_ranges);
+}
 
 // The kernels of the device that `t` lives on. Throws Error, naming `what` and the device, when there are
 // none.
 const KernelTable& kernels_of(const at::Tensor& t, const char* what);
+const KernelTable& kernels_of(c10::DeviceType device, const char* what);
+
+// A device whose kernels are installed when somebody first asks for them: `load` does it, or says why it
+// cannot.
+void offer_device(c10::DeviceType device, std::function<std::string()> load);
+
+// Why there are no kernels for a device; empty: there are. Loads what was offered.
+std::string absence_of(c10::DeviceType device);
 
 // The CPU's table is there from the start; a program with other devices gives theirs before it computes.
 // Returns the table that was there, all entries empty if none.

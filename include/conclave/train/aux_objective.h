@@ -37,7 +37,8 @@ class AuxObjective {
   struct Term {
     std::string metric = "";
     std::unique_ptr<moe::AuxLoss> loss = {};
-    double sum = 0.0;                       // over layers and micro-batches
+    double sum = 0.0;                       // over layers, micro-batches and ranks
+    at::Tensor here = {};                   // fp64: of this rank, where the losses are
     std::map<int, at::Tensor> counts = {};  // of the step, by layer
   };
   std::vector<Term> terms_;

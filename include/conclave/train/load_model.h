@@ -13,10 +13,12 @@
 namespace conclave::train {
 
 // A freshly initialised model as the configuration wants it. `expert_parallel`: ranks that share its experts
-// and run it together; null: all are here, whatever the configuration says of ranks.
+// and run it together; null: all are here, whatever the configuration says of ranks. Starts with the same
+// values on every device.
 std::shared_ptr<model::LanguageModel> make_model(const RunConfig& config, const data::Tokenizer& tokenizer,
                                                  const moe::Registry& registry,
-                                                 std::shared_ptr<comm::Communicator> expert_parallel = {});
+                                                 std::shared_ptr<comm::Communicator> expert_parallel = {},
+                                                 c10::Device device = c10::DeviceType::CPU);
 
 // Where weights and their configuration are.
 struct ModelPlace {
@@ -36,8 +38,8 @@ struct LoadedModel {
   int64_t step = 0;
 };
 
-// Reads the weights (checksums verified) into a model of the run's configuration with overrides. Writes
-// nothing.
+// Reads the weights (checksums verified) into a model of the run's configuration with overrides, on its
+// device. Writes nothing.
 LoadedModel load_model(const ModelPlace& place, const std::vector<std::string>& overrides,
                        const moe::Registry& registry);
 

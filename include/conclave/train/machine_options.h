@@ -4,10 +4,12 @@
 #include <optional>
 #include <string>
 
+#include <c10/core/Device.h>
+
 #include "conclave/config/fields.h"
 
-// What a run computes on. This version runs ranks on CPUs that share batch and experts; everything else is
-// refused by name, so that a file written for another machine never trains something else in silence.
+// What a run computes on. Ranks share batch and experts; everything else is refused by name, so that a file
+// written for another machine never trains something else in silence.
 namespace conclave::train {
 
 enum class Device { kAuto, kCpu, kCuda };
@@ -27,6 +29,10 @@ struct ParallelismOptions {
 
 // "1, 2, 4, 8" for 8: what may be chosen where a size has to divide it.
 std::string divisors_text(int64_t number);
+
+// The device of a run: the GPU of that place on this node for `cuda`, made the current one. Throws
+// ConfigError that says why there is none. `auto` must have been resolved.
+c10::Device open_device(Device device, int local_rank = 0);
 
 // Declares `device` at the top of the tree.
 void declare_device(config::Fields& f, Device& device);

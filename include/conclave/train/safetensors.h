@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -22,6 +23,7 @@ struct TensorView {
   std::vector<int64_t> shape = {};  // empty: a scalar
   std::span<const std::byte> bytes =
       {};  // row-major; when read, aligned only as far as the file's writer cared
+  std::shared_ptr<const void> owner = {};  // of the bytes, where nobody else keeps them
 };
 
 using SafetensorsMetadata = std::map<std::string, std::string>;

@@ -62,9 +62,11 @@ struct TrainingResult {
 class Trainer {
  public:
   // Opens data and builds the model; continues from the newest checkpoint of `directory` if there is one.
-  // `ranks`: as config.parallelism asks for; their number changes nothing but time and memory.
+  // `ranks`: as config.parallelism asks for; their number changes nothing but time and memory. `device`:
+  // where parameters are and everything is computed; ranks of a device take its buffers (comm::Place).
   Trainer(const RunConfig& config, const moe::Registry& registry, const RunDirectory& directory,
-          TrainerHooks hooks, comm::RankGroups ranks = comm::single_rank());
+          TrainerHooks hooks, comm::RankGroups ranks = comm::single_rank(),
+          c10::Device device = c10::DeviceType::CPU);
 
   // Trains to the end of the run, or until a signal or exit_after; always leaves a complete checkpoint. What
   // throws on the way stands in STATUS.json too.

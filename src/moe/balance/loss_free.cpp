@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <numeric>
+#include <vector>
+
+#include <ATen/ops/tensor.h>
 
 #include "conclave/core/error.h"
 #include "conclave/moe/balance.h"
@@ -25,11 +28,12 @@ class LossFreeUpdater : public BalanceUpdater {
     const auto experts = static_cast<int64_t>(load.size());
     const int64_t total = std::accumulate(load.begin(), load.end(), int64_t{0});
     const auto rate = static_cast<float>(options_.rate.at(step));
-    auto* bias = bias_E.mutable_data_ptr<float>();
-    for (int64_t e = 0; e < experts; ++e) {
-      const int64_t missing = total - load[static_cast<size_t>(e)] * experts;  // experts * (mean - load)
-      bias[e] += missing > 0 ? rate : missing < 0 ? -rate : 0.0f;
+    std::vector<float> change;
+    for (const int64_t of_expert : load) {
+      const int64_t missing = total - of_expert * experts;  // experts * (mean - load)
+      change.push_back(missing > 0 ? rate : missing < 0 ? -rate : 0.0f);
     }
+    bias_E.add_(at::tensor(change, at::kFloat).to(bias_E.device()));
   }
 
  private:

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/arange.h>
+#include <ATen/ops/searchsorted.h>
 #include <ATen/ops/tensor.h>
 
 #include "conclave/moe/dispatcher.h"
 #include "conclave/ops/exchange.h"
+#include "conclave/ops/functions.h"
 #include "layout.h"
 
 namespace conclave::moe {
@@ -22,8 +25,11 @@ class AllGatherDispatcher : public RanksDispatcher {
       rows_P.push_back(0);
       for (int64_t e = 0; e < layout.num_experts; ++e) rows_P.back() += layout.rows(rank, e);
     }
-    const auto unit_of_row = ops::gather_from_ranks(moe::unit_of_row(plan), rows_P, ranks_);
-    const auto weights = ops::gather_from_ranks(weights_A, rows_P, ranks_);
+    const auto of_all = [&](const at::Tensor& mine) {
+      return ops::gather_from_ranks(mine.narrow(0, 0, rows_P[static_cast<size_t>(ranks_->rank())]), rows_P,
+                                    ranks_);
+    };
+    const auto unit_of_row = of_all(moe::unit_of_row(plan)), weights = of_all(weights_A);
     Dispatched out;
     const auto taken = take_rows(layout, rows_P, unit_of_row, out.rows);
     out.rows.source_SD = ops::gather_from_ranks(x_UD, units_P, ranks_);
@@ -43,36 +49,30 @@ class AllGatherDispatcher : public RanksDispatcher {
   // ranks' rows, sorted by (rank, expert), they are.
   at::Tensor take_rows(const DispatchLayout& layout, const std::vector<int64_t>& rows_P,
                        const at::Tensor& unit_of_row, ops::Rows& rows) const {
-    std::vector<int64_t> first_row = {0}, first_unit = {0};  // of each rank
+    const auto device = unit_of_row.device();
+    std::vector<int32_t> first_unit = {0};  // of each rank
+    int64_t num_mine = 0;
     for (int64_t rank = 0; rank < layout.num_ranks; ++rank) {
-      first_row.push_back(first_row.back() + rows_P[static_cast<size_t>(rank)]);
-      first_unit.push_back(first_unit.back() + layout.units(rank));
+      first_unit.push_back(first_unit.back() + static_cast<int32_t>(layout.units(rank)));
+      num_mine += layout.rows_between(rank, ranks_->rank());
     }
-    // Ahead of the rows for our experts a rank has those for the experts of the ranks before us.
-    std::vector<int64_t> skipped(static_cast<size_t>(layout.num_ranks), 0);
-    for (int64_t rank = 0; rank < layout.num_ranks; ++rank) {
-      for (int64_t before = 0; before < ranks_->rank(); ++before)
-        skipped[static_cast<size_t>(rank)] += layout.rows_between(rank, before);
-    }
-    const auto* units = unit_of_row.const_data_ptr<int32_t>();
-    std::vector<int64_t> taken;
-    std::vector<int32_t> source;
-    rows.expert_offsets = for_rows_by_expert(layout, ranks_->rank(), [&](int64_t rank, int64_t place) {
-      const auto r = static_cast<size_t>(rank);
-      taken.push_back(first_row[r] + skipped[r] + place);
-      source.push_back(static_cast<int32_t>(first_unit[r]) + units[taken.back()]);
-    });
+    const int64_t num_units = first_unit.back(), num_rows = unit_of_row.size(0), local = layout.local();
+    first_unit.pop_back();
+    const auto first_of_row = at::tensor(first_unit, at::kInt)
+                                  .to(device)
+                                  .repeat_interleave(at::tensor(rows_P, at::kLong).to(device), 0, num_rows);
+    const auto expert = expert_of_rows(layout, 0, layout.num_experts, device).sub(ranks_->rank() * local);
+    const auto sorted =
+        ops::sort_pairs_by_expert(expert.masked_fill(expert.ge(local), -1).clamp_min(-1), {}, local);
+    const auto taken = sorted.pair_of_row_A.narrow(0, 0, num_mine);
+    rows.expert_offsets_E1 = sorted.expert_offsets_E1;
+    rows.row_source_A = unit_of_row.add(first_of_row).index_select(0, taken);
     // The rows of each unit, in the order of their experts.
-    std::vector<int32_t> offsets(static_cast<size_t>(first_unit.back()) + 1, 0), row_of(source.size());
-    for (const int32_t unit : source) ++offsets[static_cast<size_t>(unit) + 1];
-    for (size_t u = 1; u < offsets.size(); ++u) offsets[u] += offsets[u - 1];
-    auto next = offsets;
-    for (size_t row = 0; row < source.size(); ++row)
-      row_of[static_cast<size_t>(next[static_cast<size_t>(source[row])]++)] = static_cast<int32_t>(row);
-    rows.row_source_A = at::tensor(source, at::kInt);
-    rows.source_offsets_S1 = at::tensor(offsets, at::kInt);
-    rows.rows_N = at::tensor(row_of, at::kInt);
-    return at::tensor(taken, at::kLong);
+    const auto [unit, row] = rows.row_source_A.sort(/*stable=*/true, 0, /*descending=*/false);
+    rows.rows_N = row.to(at::kInt);
+    rows.source_offsets_S1 =
+        at::searchsorted(unit, at::arange(num_units + 1, unit.options()), /*out_int32=*/true);
+    return taken;
   }
 };
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/arange.h>
-#include <ATen/ops/empty.h>
 
 #include "conclave/moe/dispatcher.h"
 #include "conclave/ops/exchange.h"
+#include "conclave/ops/functions.h"
 #include "layout.h"
 #include "rows_of.h"
 
@@ -19,15 +19,19 @@ class AllToAllDispatcher : public RanksDispatcher {
                       const at::Tensor& weights_A) override {
     const auto x_AD = ops::gather_rows(rows_of(plan, x_UD));
     layout.complete();
+    int64_t num_sent = 0;
     Dispatched out;
     for (int64_t rank = 0; rank < ranks_->size(); ++rank) {
       out.sent.push_back(layout.rows_between(ranks_->rank(), rank));
+      num_sent += out.sent.back();
       out.received.push_back(layout.rows_between(rank, ranks_->rank()));
     }
-    out.rows = by_expert(layout, out.received);
-    out.rows.source_SD = ops::exchange_rows(x_AD, out.sent, out.received, ranks_);
-    out.weights_A =
-        ops::exchange_rows(weights_A, out.sent, out.received, ranks_).index_select(0, out.rows.row_source_A);
+    out.rows = by_expert(layout, x_UD.device());
+    const auto arrived = [&](const at::Tensor& rows) {
+      return ops::exchange_rows(rows.narrow(0, 0, num_sent), out.sent, out.received, ranks_);
+    };
+    out.rows.source_SD = arrived(x_AD);
+    out.weights_A = arrived(weights_A).index_select(0, out.rows.row_source_A);
     return out;
   }
 
@@ -40,22 +44,14 @@ class AllToAllDispatcher : public RanksDispatcher {
 
  private:
   // Rows arrive sorted by (rank, expert); experts want them sorted by (expert, rank).
-  ops::Rows by_expert(const DispatchLayout& layout, const std::vector<int64_t>& received) const {
-    std::vector<int64_t> first = {0};  // of each rank
-    for (const int64_t count : received) first.push_back(first.back() + count);
-    const int64_t num_rows = first.back();
-    ops::Rows rows{.row_source_A = at::empty({num_rows}, at::kInt),
-                   .source_offsets_S1 = at::arange(num_rows + 1, at::kInt),
-                   .rows_N = at::empty({num_rows}, at::kInt)};
-    auto* source = rows.row_source_A.data_ptr<int32_t>();
-    auto* row_of = rows.rows_N.data_ptr<int32_t>();
-    int32_t row = 0;
-    rows.expert_offsets = for_rows_by_expert(layout, ranks_->rank(), [&](int64_t rank, int64_t place) {
-      const int64_t from = first[static_cast<size_t>(rank)] + place;
-      source[row] = static_cast<int32_t>(from);
-      row_of[from] = row++;
-    });
-    return rows;
+  ops::Rows by_expert(const DispatchLayout& layout, c10::Device device) const {
+    const int64_t local = layout.local(), first = ranks_->rank() * local;
+    const auto expert_R = expert_of_rows(layout, first, local, device);
+    const auto sorted = ops::sort_pairs_by_expert(expert_R.sub(first), {}, local);
+    return {.row_source_A = sorted.pair_of_row_A,
+            .expert_offsets_E1 = sorted.expert_offsets_E1,
+            .source_offsets_S1 = at::arange(expert_R.size(0) + 1, expert_R.options()),
+            .rows_N = sorted.row_of_pair_N};
   }
 };
 

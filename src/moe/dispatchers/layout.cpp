@@ -3,10 +3,12 @@
 
 #include <algorithm>
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/repeat_interleave.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/ops/functions.h"
 
 namespace conclave::moe {
 
@@ -49,22 +51,26 @@ void send_mine(DispatchLayout& layout, comm::Communicator& ranks) {
 }
 
 void send_counts(const SparsePlan& plan, DispatchLayout& layout, comm::Communicator& ranks) {
+  // The one place where the host waits for a device: what it sends must be known to it.
+  const auto offsets_E1 = plan.expert_offsets_E1.cpu();
+  const auto* offset = offsets_E1.const_data_ptr<int32_t>();
   layout.mine.clear();
-  for (size_t e = 0; e + 1 < plan.expert_offsets.size(); ++e)
-    layout.mine.push_back(static_cast<int32_t>(plan.expert_offsets[e + 1] - plan.expert_offsets[e]));
+  for (int64_t e = 0; e < layout.num_experts; ++e) layout.mine.push_back(offset[e + 1] - offset[e]);
   layout.mine.push_back(static_cast<int32_t>(plan.unit_offsets_U1.size(0) - 1));
   send_mine(layout, ranks);
 }
 
 // The pairs that this rank's quota for the experts of each rank leaves.
 SparsePlan within_quota(const SparsePlan& plan, const DispatchLayout& layout) {
-  auto left = layout.quota_P;
-  const auto kept = at::empty({plan.unit_N.size(0)}, at::kByte);
-  auto* keeps = kept.data_ptr<uint8_t>();
-  const auto* expert = plan.expert_N.const_data_ptr<int32_t>();
-  const auto* row = plan.row_of_pair_N.const_data_ptr<int32_t>();
-  for (int64_t j = 0; j < kept.size(0); ++j)
-    keeps[j] = row[j] >= 0 && left[static_cast<size_t>(expert[j] / layout.local())]-- > 0;
+  // Kept pairs queue for the rank of their expert in their own order.
+  const auto rank_N = plan.expert_N.div(layout.local(), "floor").masked_fill(plan.row_of_pair_N.lt(0), -1);
+  const auto queue = ops::sort_pairs_by_expert(rank_N, {}, layout.num_ranks);
+  const auto last_P = at::tensor(layout.quota_P, at::kInt)
+                          .to(rank_N.device())
+                          .add(queue.expert_offsets_E1.narrow(0, 0, layout.num_ranks));
+  const auto kept = queue.row_of_pair_N.lt(last_P.index_select(0, rank_N.clamp_min(0)))
+                        .logical_and(rank_N.ge(0))
+                        .to(at::kByte);
   return make_sparse_plan(plan.unit_offsets_U1.size(0) - 1, layout.num_experts, plan.unit_N, plan.expert_N,
                           plan.choice_N, plan.weight_N, kept);
 }
@@ -74,7 +80,7 @@ SparsePlan within_quota(const SparsePlan& plan, const DispatchLayout& layout) {
 std::shared_ptr<DispatchLayout> start_counting(const SparsePlan& plan, comm::Communicator& ranks) {
   auto layout = std::make_shared<DispatchLayout>();
   layout->num_ranks = ranks.size();
-  layout->num_experts = static_cast<int64_t>(plan.expert_offsets.size()) - 1;
+  layout->num_experts = plan.expert_offsets_E1.size(0) - 1;
   CONCLAVE_CHECK(layout->num_experts % layout->num_ranks == 0,
                  fmt::format("{} experts on {} ranks", layout->num_experts, layout->num_ranks));
   send_counts(plan, *layout, ranks);
@@ -97,6 +103,23 @@ void tell_no_counts(int64_t num_experts, comm::Communicator& ranks) {
                         .mine = std::vector<int32_t>(static_cast<size_t>(num_experts) + 1, kNone)};
   send_mine(layout, ranks);
   layout.work.wait();
+}
+
+at::Tensor expert_of_rows(const DispatchLayout& layout, int64_t first_expert, int64_t num_experts,
+                          c10::Device device) {
+  std::vector<int32_t> experts;
+  std::vector<int64_t> counts;
+  int64_t num_rows = 0;
+  for (int64_t rank = 0; rank < layout.num_ranks; ++rank) {
+    for (int64_t e = first_expert; e < first_expert + num_experts; ++e) {
+      experts.push_back(static_cast<int32_t>(e));
+      counts.push_back(layout.rows(rank, e));
+      num_rows += counts.back();
+    }
+  }
+  return at::tensor(experts, at::kInt)
+      .to(device)
+      .repeat_interleave(at::tensor(counts, at::kLong).to(device), 0, num_rows);
 }
 
 SparsePlan within_limits(const SparsePlan& plan, DispatchLayout& layout, const DispatchLimits& limits,

@@ -26,21 +26,9 @@ class RanksDispatcher : public Dispatcher {
   std::shared_ptr<comm::Communicator> ranks_;
 };
 
-// Calls body(source, place) for the rows of this rank's experts, in the order of (expert, source rank, place
-// at the source); `place` counts from the first row of `source` for the experts of rank `me`. Returns the
-// offsets of the experts.
-template <class Body>
-std::vector<int64_t> for_rows_by_expert(const DispatchLayout& layout, int64_t me, Body body) {
-  std::vector<int64_t> next(static_cast<size_t>(layout.num_ranks), 0), offsets = {0};
-  int64_t row = 0;
-  for (int64_t e = me * layout.local(); e < (me + 1) * layout.local(); ++e) {
-    for (int64_t rank = 0; rank < layout.num_ranks; ++rank) {
-      auto& place = next[static_cast<size_t>(rank)];
-      for (int64_t i = 0; i < layout.rows(rank, e); ++i, ++row) body(rank, place++);
-    }
-    offsets.push_back(row);
-  }
-  return offsets;
-}
+// [R] int32: the expert of every row that the ranks have for the experts [first_expert, first_expert +
+// num_experts), sorted by (rank, expert).
+at::Tensor expert_of_rows(const DispatchLayout& layout, int64_t first_expert, int64_t num_experts,
+                          c10::Device device);
 
 }  // namespace conclave::moe

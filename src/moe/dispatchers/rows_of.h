@@ -9,7 +9,7 @@ namespace conclave::moe {
 inline ops::Rows rows_of(const SparsePlan& plan, const at::Tensor& x_UD) {
   return {.source_SD = x_UD,
           .row_source_A = unit_of_row(plan),
-          .expert_offsets = plan.expert_offsets,
+          .expert_offsets_E1 = plan.expert_offsets_E1,
           .source_offsets_S1 = plan.unit_offsets_U1,
           .rows_N = plan.row_of_pair_N};
 }

@@ -36,6 +36,22 @@ at::Tensor selection_probability(const at::Tensor& clean_UE, const at::Tensor& t
 
 namespace {
 
+// Summed weights of the experts, [E]. Over a dense [U, E], where every pair has a place of its own: the order
+// of the sum is the same in every run, which an index_add on a GPU does not promise. Pairs that are none go
+// into a row that is cut off.
+at::Tensor sum_by_expert(const SparsePlan& plan, int64_t num_experts) {
+  const int64_t num_units = plan.unit_offsets_U1.size(0) - 1;
+  const auto place_N = plan.unit_N.to(at::kLong)
+                           .masked_fill(plan.expert_N.lt(0), num_units)
+                           .mul(num_experts)
+                           .add(plan.expert_N.clamp_min(0));
+  return at::zeros({(num_units + 1) * num_experts}, plan.weight_N.options())
+      .index_copy(0, place_N, plan.weight_N)
+      .view({num_units + 1, num_experts})
+      .narrow(0, 0, num_units)
+      .sum(0);
+}
+
 // The mean over the step's micro-batches of CV^2 of `per_expert`.
 at::Tensor variation_share(const at::Tensor& per_expert_E, const StepTotals& totals) {
   return squared_variation(per_expert_E)
@@ -54,9 +70,7 @@ class ImportanceLoss : public AuxLoss {
     }
     const auto* plan = std::get_if<SparsePlan>(&trace.plan.body);
     CONCLAVE_CHECK(plan, "importance of weights needs a router that chooses experts per token");
-    return variation_share(at::zeros({trace.plan.num_experts}, plan->weight_N.options())
-                               .index_add(0, plan->expert_N, plan->weight_N),
-                           totals);
+    return variation_share(sum_by_expert(*plan, trace.plan.num_experts), totals);
   }
 
  private:
@@ -70,10 +84,11 @@ class LoadLoss : public AuxLoss {
 
   at::Tensor share(const RouterTrace& trace, const StepTotals& totals) const override {
     CONCLAVE_CHECK(trace.tensors.count("threshold") > 0,
-                   "the loss 'load' needs router.noise in training, and no group limit or selection bias");
-    const auto load_UE = selection_probability(
-        trace.tensors.at("clean_logits"), trace.tensors.at("threshold"), trace.tensors.at("noise_sigma"));
-    return variation_share(load_UE.sum(0), totals);
+                   "the loss 'load' needs router.noise in training, and no group limit");
+    const auto& threshold_UE = trace.tensors.at("threshold");
+    const auto load_UE = selection_probability(trace.tensors.at("clean_logits"), threshold_UE,
+                                               trace.tensors.at("noise_sigma"));
+    return variation_share(load_UE.sum(0), totals).masked_fill(threshold_UE.detach().isnan().any(), NAN);
   }
 
  private:

@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include <ATen/ops/arange.h>
-#include <ATen/ops/bincount.h>
 #include <ATen/ops/zeros.h>
 
 #include "conclave/core/error.h"
@@ -46,7 +45,7 @@ class LoadBalancingLoss : public AuxLoss {
   double weight(int64_t step) const override { return options_.weight.at(step); }
   bool needs_exact_global_counts() const override { return options_.scope == BalanceScope::kGlobalBatch; }
   at::Tensor count(const RouterTrace& trace) const override {
-    return at::bincount(requests(trace).expert_N, {}, trace.plan.num_experts);
+    return ops::count_values(requests(trace).expert_N, trace.plan.num_experts);
   }
 
   at::Tensor share(const RouterTrace& trace, const StepTotals& totals) const override {
@@ -59,7 +58,7 @@ class LoadBalancingLoss : public AuxLoss {
 
  private:
   struct Requests {
-    at::Tensor unit_N = {}, expert_N = {};  // int32
+    at::Tensor unit_N = {}, expert_N = {};  // int32; expert -1 does not count
   };
   Requests requests(const RouterTrace& trace) const {
     const bool first = options_.choices == BalanceChoices::kFirst;
@@ -68,22 +67,21 @@ class LoadBalancingLoss : public AuxLoss {
       const int64_t k = first ? 1 : trace.num_choices, num_units = trace.probs_UE.size(0);
       // Best logits where there are some: a score may underflow.
       const auto& scores = trace.logits_UE.defined() ? trace.logits_UE : trace.probs_UE;
-      return {at::arange(num_units, at::kInt).repeat_interleave(k),
-              ops::select_top_k(scores.detach(), k).reshape({-1})};
+      const auto best_UK = ops::select_top_k(scores.detach(), k);
+      return {at::arange(num_units, best_UK.options()).repeat_interleave(k), best_UK.reshape({-1})};
     }
     const auto* plan = std::get_if<SparsePlan>(&trace.plan.body);
     CONCLAVE_CHECK(plan, "load_balancing needs a router that chooses experts per token");
     if (!first) return {plan->unit_N, plan->expert_N};
-    const auto place = plan->choice_N.eq(0).nonzero().squeeze(1);
-    return {plan->unit_N.index_select(0, place), plan->expert_N.index_select(0, place)};
+    return {plan->unit_N, plan->expert_N.masked_fill(plan->choice_N.ne(0), -1)};
   }
 
   // The share of the step's objective: f of the whole step, and this micro-batch's part of the mean score.
   static at::Tensor of_step(const RouterTrace& trace, const at::Tensor& probs_UE, const StepTotals& totals) {
     CONCLAVE_CHECK(totals.step_counts.defined(),
                    "load_balancing: scope global_batch needs the counts of the whole step");
-    const auto total = std::max<int64_t>(totals.step_counts.sum().item<int64_t>(), 1);
-    const auto f_E = totals.step_counts.to(probs_UE.scalar_type()).div(static_cast<double>(total));
+    const auto total = totals.step_counts.sum().clamp_min(1).to(probs_UE.scalar_type());
+    const auto f_E = totals.step_counts.to(probs_UE.scalar_type()).div(total);
     const auto p_E = probs_UE.sum(0).div(static_cast<double>(std::max<int64_t>(totals.num_tokens, 1)));
     return f_E.mul(p_E).sum().mul(static_cast<double>(trace.plan.num_experts));
   }
@@ -91,21 +89,24 @@ class LoadBalancingLoss : public AuxLoss {
   at::Tensor of_groups(const RouterTrace& trace, const at::Tensor& probs_UE, const StepTotals& totals) const {
     const int64_t num_units = probs_UE.size(0), num_experts = trace.plan.num_experts;
     const bool by_sequence = options_.scope == BalanceScope::kSequence;
-    const auto group_U =
-        by_sequence ? trace.plan.units.sequence_of_unit_U : at::zeros({num_units}, at::kLong);
-    const int64_t num_groups = by_sequence ? trace.plan.units.num_sequences : 1;
     const auto options = probs_UE.options();
+    const auto group_U =
+        by_sequence ? trace.plan.units.sequence_of_unit_U : at::zeros({num_units}, options.dtype(at::kLong));
+    const int64_t num_groups = by_sequence ? trace.plan.units.num_sequences : 1;
 
     const auto pairs = requests(trace);
-    const auto cell_N = group_U.index_select(0, pairs.unit_N).mul(num_experts).add(pairs.expert_N);
-    const auto counts_GE = at::bincount(cell_N, {}, num_groups * num_experts)
+    const auto cell_N = group_U.index_select(0, pairs.unit_N)
+                            .mul(num_experts)
+                            .add(pairs.expert_N)
+                            .masked_fill(pairs.expert_N.lt(0), -1);
+    const auto counts_GE = ops::count_values(cell_N, num_groups * num_experts)
                                .to(probs_UE.scalar_type())
                                .view({num_groups, num_experts});
     const auto f_GE = counts_GE.div(counts_GE.sum(1, true).clamp_min(1));
-    const auto units_G =
-        at::bincount(group_U, {}, num_groups).to(probs_UE.scalar_type()).clamp_min(1).unsqueeze(1);
-    const auto p_GE =
-        at::zeros({num_groups, num_experts}, options).index_add(0, group_U, probs_UE).div(units_G);
+    // A product with the groups' members, whose sum has the same order in every run.
+    const auto member_GU =
+        at::arange(num_groups, group_U.options()).unsqueeze(1).eq(group_U.unsqueeze(0)).to(options.dtype());
+    const auto p_GE = member_GU.mm(probs_UE).div(member_GU.sum(1, true).clamp_min(1));
     const auto groups_in_step = by_sequence ? totals.num_sequences : totals.num_micro_batches;
     return f_GE.mul(p_GE).sum().mul(static_cast<double>(num_experts) /
                                     static_cast<double>(std::max<int64_t>(groups_in_step, 1)));

@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/searchsorted.h>
 #include <fmt/format.h>
 
 #include "conclave/moe/routers/group_gates.h"
@@ -22,10 +22,6 @@ void ExpertChoiceOptions::fields(config::Fields& f) {
 
 namespace {
 
-at::Tensor int_tensor(const std::vector<int32_t>& values) {  // [n] int32
-  return at::tensor(values, at::kInt);
-}
-
 class ExpertChoiceRouter : public Router {
  public:
   ExpertChoiceRouter(const ExpertChoiceOptions& options, const RouterShape& shape)
@@ -41,6 +37,7 @@ class ExpertChoiceRouter : public Router {
                                options_.on_nonfinite, shape_.layer);
     trace.logits_UE = scores.logits_UE;
     trace.probs_UE = scores.probs_UE;
+    trace.non_finite = scores.non_finite;
     if (num_units == 0) return {units, num_experts, empty_plan(trace.probs_UE)};
 
     const double exact = static_cast<double>(num_units) * options_.factor.at(context.step) / num_experts;
@@ -49,33 +46,33 @@ class ExpertChoiceRouter : public Router {
     auto by_UE = scores.log_UE.detach();
     if (scores.masked_UE.defined()) by_UE = by_UE.masked_fill(scores.masked_UE, NAN);
     const auto chosen_EC = trace.decisions.decide([&] { return ops::select_top_k(by_UE.t(), capacity); });
-    const auto chosen = chosen_EC.const_data_ptr<int32_t>();
-    std::vector<std::vector<int32_t>> experts_of_unit(static_cast<size_t>(num_units));
-    for (int64_t e = 0; e < num_experts; ++e) {
-      for (int64_t c = 0; c < capacity; ++c) {
-        const int32_t unit = chosen[e * capacity + c];
-        if (unit >= 0) experts_of_unit[static_cast<size_t>(unit)].push_back(static_cast<int32_t>(e));
-      }
-    }
-    std::vector<int32_t> unit, expert, choice;
-    for (size_t u = 0; u < experts_of_unit.size(); ++u) {
-      for (size_t j = 0; j < experts_of_unit[u].size(); ++j) {
-        unit.push_back(static_cast<int32_t>(u));
-        expert.push_back(experts_of_unit[u][j]);
-        choice.push_back(static_cast<int32_t>(j));
-      }
-    }
-    const auto unit_N = int_tensor(unit), expert_N = int_tensor(expert);
-    const auto weight_N =
-        trace.probs_UE.reshape({-1}).index_select(0, unit_N.to(at::kLong).mul(num_experts).add(expert_N));
-    return {units, num_experts,
-            make_sparse_plan(num_units, num_experts, unit_N, expert_N, int_tensor(choice), weight_N, {})};
+    return {units, num_experts, plan_of(chosen_EC, trace.probs_UE)};
   }
 
  private:
+  // Pairs sorted by unit, and inside a unit by expert. Where an expert found no score that can be compared
+  // its pair is none, and stands behind all others.
+  SparsePlan plan_of(const at::Tensor& chosen_EC, const at::Tensor& probs_UE) const {
+    const int64_t num_units = probs_UE.size(0), num_experts = shape_.num_experts;
+    const auto int32 = chosen_EC.options();
+    const auto [key_N, order_N] = chosen_EC.masked_fill(chosen_EC.lt(0), num_units)
+                                      .reshape({-1})
+                                      .sort(/*stable=*/true, 0, /*descending=*/false);
+    const auto none_N = key_N.eq(num_units);
+    const auto unit_N = key_N.clamp_max(num_units - 1);
+    const auto expert_N =
+        at::arange(num_experts, int32).repeat_interleave(chosen_EC.size(1)).index_select(0, order_N);
+    const auto first_N = at::searchsorted(key_N, key_N, /*out_int32=*/true);
+    const auto weight_N = probs_UE.reshape({-1})
+                              .index_select(0, unit_N.to(at::kLong).mul(num_experts).add(expert_N))
+                              .masked_fill(none_N, 0.0);
+    return make_sparse_plan(num_units, num_experts, unit_N, expert_N.masked_fill(none_N, -1),
+                            at::arange(key_N.numel(), int32).sub(first_N), weight_N, {});
+  }
+
   SparsePlan empty_plan(const at::Tensor& probs_UE) const {
-    return make_sparse_plan(0, shape_.num_experts, int_tensor({}), int_tensor({}), int_tensor({}),
-                            probs_UE.reshape({-1}), {});
+    const auto none = at::empty({0}, probs_UE.options().dtype(at::kInt));
+    return make_sparse_plan(0, shape_.num_experts, none, none, none, probs_UE.reshape({-1}), {});
   }
 
   ExpertChoiceOptions options_;

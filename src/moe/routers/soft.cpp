@@ -25,8 +25,8 @@ at::Tensor unit_norm(const at::Tensor& x, int64_t dim) {
   return x.div(x.square().sum(dim, true).add(1e-6).sqrt());
 }
 
-// [G, M] int64: the units of each group, -1 behind its last one. Groups are runs of equal group_of_unit.
-at::Tensor units_by_group(const at::Tensor& group_of_unit_U) {
+// unit_of_group_GM and place_of_unit_U of a plan, on the host. Groups are runs of equal group_of_unit.
+SlotPlan grouped_units(const at::Tensor& group_of_unit_U) {
   const int64_t* group = group_of_unit_U.const_data_ptr<int64_t>();
   std::vector<int64_t> begins;
   for (int64_t u = 0; u < group_of_unit_U.numel(); ++u) {
@@ -36,13 +36,16 @@ at::Tensor units_by_group(const at::Tensor& group_of_unit_U) {
   int64_t largest = 0;
   for (size_t g = 0; g + 1 < begins.size(); ++g) largest = std::max(largest, begins[g + 1] - begins[g]);
   auto units = at::full({static_cast<int64_t>(begins.size()) - 1, largest}, -1, at::kLong);
+  auto places = at::empty_like(group_of_unit_U);
   int64_t* out = units.mutable_data_ptr<int64_t>();
+  int64_t* place = places.mutable_data_ptr<int64_t>();
   for (size_t g = 0; g + 1 < begins.size(); ++g) {
     for (int64_t u = begins[g]; u < begins[g + 1]; ++u) {
-      out[static_cast<int64_t>(g) * largest + u - begins[g]] = u;
+      place[u] = static_cast<int64_t>(g) * largest + u - begins[g];
+      out[place[u]] = u;
     }
   }
-  return units;
+  return {.unit_of_group_GM = units, .place_of_unit_U = places};
 }
 
 class SoftRouter : public Router {
@@ -65,16 +68,17 @@ class SoftRouter : public Router {
                                : x.matmul(slots_LD_.t());
     trace.tensors["slot_logits"] = logits_UL;
 
-    SlotPlan plan;
-    plan.unit_of_group_GM = units_by_group(units.group_of_unit_U);
+    auto plan = grouped_units(units.group_of_unit_U);
+    plan.unit_of_group_GM = plan.unit_of_group_GM.to(x.device());
+    plan.place_of_unit_U = plan.place_of_unit_U.to(x.device());
     const int64_t groups = plan.unit_of_group_GM.size(0), members = plan.unit_of_group_GM.size(1);
     const auto present_GM1 = plan.unit_of_group_GM.ge(0).unsqueeze(-1);
     const auto logits_GML = logits_UL.index_select(0, plan.unit_of_group_GM.clamp_min(0).reshape({-1}))
                                 .view({groups, members, logits_UL.size(1)});
     plan.dispatch_GML = logits_GML.masked_fill(present_GM1.logical_not(), -INFINITY).softmax(1);
     plan.combine_GML = logits_GML.softmax(2).mul(present_GM1);
-    plan.slot_expert_L =
-        at::arange(shape_.num_experts, at::kInt).repeat_interleave(options_.slots_per_expert);
+    plan.slot_expert_L = at::arange(shape_.num_experts, x.options().dtype(at::kInt))
+                             .repeat_interleave(options_.slots_per_expert);
     return {units, shape_.num_experts, plan};
   }
 

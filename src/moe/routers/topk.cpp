@@ -6,6 +6,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include "conclave/core/error.h"
@@ -15,23 +16,16 @@ namespace conclave::moe {
 
 namespace {
 
-// The requested pairs of a choice [U, K]; -1 in it is no pair.
+// The pairs of a choice [U, K].
 struct Pairs {
-  at::Tensor place_N = {};  // index into [U, K] flattened; undefined: all places
   at::Tensor unit_N = {}, choice_N = {}, expert_N = {};
-  at::Tensor take(const at::Tensor& values_UK) const {
-    const auto flat = values_UK.reshape({-1});
-    return place_N.defined() ? flat.index_select(0, place_N) : flat;
-  }
 };
-Pairs pairs_of(const at::Tensor& chosen_UK, bool may_miss) {
+Pairs pairs_of(const at::Tensor& chosen_UK) {
   const int64_t num_units = chosen_UK.size(0), k = chosen_UK.size(1);
-  Pairs pairs;
-  if (may_miss) pairs.place_N = chosen_UK.reshape({-1}).ge(0).nonzero().squeeze(1);
-  pairs.unit_N = pairs.take(at::arange(num_units, at::kInt).repeat_interleave(k));
-  pairs.choice_N = pairs.take(at::arange(k, at::kInt).repeat({num_units}));
-  pairs.expert_N = pairs.take(chosen_UK);
-  return pairs;
+  const auto int32 = chosen_UK.options();
+  return {.unit_N = at::arange(num_units, int32).repeat_interleave(k),
+          .choice_N = at::arange(k, int32).repeat({num_units}),
+          .expert_N = chosen_UK.reshape({-1})};
 }
 
 class TopKRouter : public Router {
@@ -54,29 +48,28 @@ class TopKRouter : public Router {
                     RouterTrace& trace) override {
     const auto x =
         jittered(x_UD.to(shape_.dtype), options_.jitter_eps.at(context.step), units, context, shape_.layer);
-    const bool biased = bias_.ne(0).any().item<bool>();
-    const auto logits_UE = noisy_logits(x, units, context, biased, trace);
+    const auto logits_UE = noisy_logits(x, units, context, trace);
     const auto scores = scored(logits_UE, options_.score_function, options_.on_nonfinite, shape_.layer);
     trace.logits_UE = scores.logits_UE;
     trace.probs_UE = scores.probs_UE;
+    trace.non_finite = scores.non_finite;
     trace.num_choices = options_.top_k;
 
-    auto chosen_UK = trace.decisions.decide([&] { return select(scores, biased); });
-    const auto weight_UK = weights(scores, chosen_UK, chosen_UK.lt(0));
-    const bool by_chance = options_.top_k == 2 && options_.second_expert_policy.by_chance(context.phase);
-    if (by_chance) {
+    auto chosen_UK = trace.decisions.decide([&] { return select(scores); });
+    auto weight_UK = weights(scores, chosen_UK, chosen_UK.lt(0));
+    if (options_.top_k == 2 && options_.second_expert_policy.by_chance(context.phase)) {
       chosen_UK = trace.decisions.decide([&] {
         return with_second_by_chance(options_.second_expert_policy, chosen_UK,
                                      normalised_scores(scores, chosen_UK, chosen_UK.lt(0)), units, context,
                                      shape_.layer);
       });
     }
-    const auto pairs = pairs_of(chosen_UK, by_chance || options_.on_nonfinite == NonFinitePolicy::kMask);
-    auto weight_N = pairs.take(weight_UK);
-    const auto kept_N = trace.decisions.decide([&] { return kept(pairs, weight_N, units, context); });
-    if (kept_N.defined() && options_.capacity.renormalize_after_drop) {
-      weight_N = pairs.take(weights(scores, chosen_UK, left_out(chosen_UK, pairs, kept_N)));
-    }
+    const auto pairs = pairs_of(chosen_UK);
+    const auto kept_N =
+        trace.decisions.decide([&] { return kept(pairs, weight_UK.reshape({-1}), units, context); });
+    if (kept_N.defined() && options_.capacity.renormalize_after_drop)
+      weight_UK = weights(scores, chosen_UK, kept_N.eq(0).view(chosen_UK.sizes()));
+    const auto weight_N = weight_UK.masked_fill(chosen_UK.lt(0), 0.0).reshape({-1});
     return {units, shape_.num_experts,
             make_sparse_plan(x_UD.size(0), shape_.num_experts, pairs.unit_N, pairs.expert_N, pairs.choice_N,
                              weight_N, kept_N)};
@@ -85,33 +78,38 @@ class TopKRouter : public Router {
   at::Tensor selection_bias() override { return bias_; }
 
  private:
-  // z, or H = z + sigma N(0, 1) in training. What the load loss reads goes into the trace, unless something
-  // beside the logits selects, for then the threshold is not what an expert has to beat.
+  // z, or H = z + sigma N(0, 1) in training. What the load loss reads goes into the trace. Where something
+  // beside the logits selects, a group limit or a bias, the threshold is not what an expert has to beat: it
+  // is left out, or NaN.
   at::Tensor noisy_logits(const at::Tensor& x, const UnitMap& units, const ForwardContext& context,
-                          bool biased, RouterTrace& trace) const {
+                          RouterTrace& trace) const {
     const auto clean_UE = at::linear(x, weight_);
     if (context.phase != Phase::kTrain) return clean_UE;
     const auto sigma_UE = noise_sigma(options_.noise, x, noise_weight_, shape_.num_experts, context.step);
     if (!sigma_UE.defined()) return clean_UE;
     const auto noisy_UE = clean_UE.add(
-        sigma_UE.mul(normal_draws(units, shape_.num_experts, context.random, shape_.layer, shape_.dtype)));
+        sigma_UE.mul(normal_draws(units, shape_.num_experts, context.random, shape_.layer, x.options())));
     trace.tensors["clean_logits"] = clean_UE;
     trace.tensors["noise_sigma"] = sigma_UE;
-    if (!biased && !options_.group_limited) {
-      trace.tensors["threshold"] = threshold_of_others(noisy_UE, options_.top_k);
+    if (!options_.group_limited) {
+      trace.tensors["threshold"] =
+          threshold_of_others(noisy_UE, options_.top_k).masked_fill(bias_.ne(0).any(), NAN);
     }
     return noisy_UE;
   }
 
   // Scores are monotone in the logits, so logits decide (a score may underflow, a logit does not) until there
-  // is a bias, which is added to the score. A masked logit becomes NaN, which is never chosen.
-  at::Tensor select(const Scores& scores, bool biased) const {
-    auto by_UE = biased ? scores.probs_UE.detach().add(bias_) : scores.logits_UE.detach();
+  // is a bias, which is added to the score. A masked logit becomes NaN, which is never chosen. Whether there
+  // is one is asked where the bias is: the host does not wait.
+  at::Tensor select(const Scores& scores) const {
+    const auto biased = bias_.ne(0).any();
+    const auto with_bias_UE = scores.probs_UE.detach().add(bias_);
+    auto by_UE = at::where(biased, with_bias_UE, scores.logits_UE.detach());
     auto never_UE = scores.masked_UE;
     if (options_.group_limited) {
-      auto group_by_UE = biased ? by_UE : scores.relative_UE.detach();
+      auto group_by_UE = at::where(biased, with_bias_UE, scores.relative_UE.detach());
       if (never_UE.defined()) group_by_UE = group_by_UE.masked_fill(never_UE, -INFINITY);
-      const auto outside_UE = outside_kept_groups(*options_.group_limited, group_by_UE, !biased);
+      const auto outside_UE = outside_kept_groups(*options_.group_limited, group_by_UE, biased.logical_not());
       never_UE = never_UE.defined() ? never_UE.logical_or(outside_UE) : outside_UE;
     }
     if (never_UE.defined()) by_UE = by_UE.masked_fill(never_UE, NAN);
@@ -140,14 +138,6 @@ class TopKRouter : public Router {
     if (order == CapacityOrder::kRandom && !training) order = CapacityOrder::kPosition;
     return keep_within_capacity(order, capacity, shape_.num_experts, pairs.unit_N, pairs.expert_N,
                                 pairs.choice_N, weight_N, units.global_id_U, context.random, shape_.layer);
-  }
-
-  // bool [U, K]: no pair, or one that was dropped.
-  static at::Tensor left_out(const at::Tensor& chosen_UK, const Pairs& pairs, const at::Tensor& kept_N) {
-    if (!pairs.place_N.defined()) return kept_N.eq(0).view(chosen_UK.sizes());
-    auto kept_UK = at::zeros({chosen_UK.numel()}, at::kByte);
-    kept_UK.index_copy_(0, pairs.place_N, kept_N);
-    return kept_UK.eq(0).view(chosen_UK.sizes());
   }
 
   TopKOptions options_;

@@ -3,12 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/ops/functions.h"
 
 namespace conclave::moe {
 
@@ -58,39 +59,47 @@ int64_t expert_capacity(const CapacityOptions& options, double factor, int64_t n
   return capacity;
 }
 
+namespace {
+
+// One uniform draw for every unit, on the host.
+at::Tensor draws(const at::Tensor& global_id_U, const RandomKey& random, int layer) {
+  auto draw_U = at::empty({global_id_U.numel()}, at::kDouble);
+  double* out = draw_U.data_ptr<double>();
+  const int64_t* id = global_id_U.const_data_ptr<int64_t>();
+  for (int64_t u = 0; u < global_id_U.numel(); ++u) {
+    out[u] = random.uniform(RandomStream::kCapacityOrder, static_cast<uint32_t>(layer),
+                            static_cast<uint64_t>(id[u]));
+  }
+  return draw_U;
+}
+
+at::Tensor stable_order(const at::Tensor& key_N, bool descending = false) {
+  return std::get<1>(key_N.sort(/*stable=*/true, 0, descending));
+}
+
+}  // namespace
+
 at::Tensor keep_within_capacity(CapacityOrder order, int64_t capacity, int64_t num_experts,
                                 const at::Tensor& unit_N, const at::Tensor& expert_N,
                                 const at::Tensor& choice_N, const at::Tensor& weight_N,
                                 const at::Tensor& global_id_U, const RandomKey& random, int layer) {
-  const int64_t n = expert_N.numel();
-  std::vector<int64_t> queue(static_cast<size_t>(n));
-  std::iota(queue.begin(), queue.end(), int64_t{0});
-  const int32_t* unit = unit_N.const_data_ptr<int32_t>();
-  const int32_t* choice = choice_N.const_data_ptr<int32_t>();
-  if (order == CapacityOrder::kProb) {
-    const auto weights = weight_N.detach().to(at::kDouble).contiguous();
-    const double* w = weights.const_data_ptr<double>();
-    std::stable_sort(queue.begin(), queue.end(), [w](int64_t a, int64_t b) { return w[a] > w[b]; });
-  } else {
-    std::vector<double> priority;
-    if (order == CapacityOrder::kRandom) {
-      const int64_t* id = global_id_U.const_data_ptr<int64_t>();
-      for (int64_t u = 0; u < global_id_U.numel(); ++u) {
-        priority.push_back(random.uniform(RandomStream::kCapacityOrder, static_cast<uint32_t>(layer),
-                                          static_cast<uint64_t>(id[u])));
-      }
-    }
-    std::stable_sort(queue.begin(), queue.end(), [&](int64_t a, int64_t b) {
-      if (choice[a] != choice[b]) return choice[a] < choice[b];
-      return priority.empty() ? unit[a] < unit[b] : priority[unit[a]] < priority[unit[b]];
-    });
+  at::Tensor queue;  // the pairs in the order in which they ask
+  switch (order) {
+    case CapacityOrder::kProb:
+      queue = stable_order(weight_N.detach(), /*descending=*/true);
+      break;
+    case CapacityOrder::kPosition:
+      queue = stable_order(choice_N);
+      break;
+    case CapacityOrder::kRandom:
+      queue = stable_order(draws(global_id_U, random, layer).to(unit_N.device()).index_select(0, unit_N));
+      queue = queue.index_select(0, stable_order(choice_N.index_select(0, queue)));
   }
-  auto kept = at::empty({n}, at::kByte);
-  uint8_t* keep = kept.data_ptr<uint8_t>();
-  const int32_t* expert = expert_N.const_data_ptr<int32_t>();
-  std::vector<int64_t> taken(static_cast<size_t>(num_experts), 0);
-  for (const int64_t pair : queue) keep[pair] = taken[expert[pair]]++ < capacity;
-  return kept;
+  const auto expert = expert_N.index_select(0, queue);
+  const auto sorted = ops::sort_pairs_by_expert(expert, {}, num_experts);
+  const auto place = sorted.row_of_pair_N.sub(sorted.expert_offsets_E1.index_select(0, expert.clamp_min(0)));
+  const auto kept = expert.ge(0).logical_and(place.lt(capacity)).to(at::kByte);
+  return at::empty_like(kept).index_copy_(0, queue, kept);
 }
 
 }  // namespace conclave::moe

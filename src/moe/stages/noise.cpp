@@ -16,7 +16,7 @@ namespace conclave::moe {
 
 namespace {
 
-// `draw(id, index)` for every unit and index < width, in double.
+// `draw(id, index)` for every unit and index < width, in double, on the host.
 template <class Draw>
 at::Tensor drawn(const UnitMap& units, int64_t width, Draw draw) {
   auto values = at::empty({units.num_units, width}, at::kDouble);
@@ -40,7 +40,7 @@ at::Tensor jittered(const at::Tensor& x_UD, double eps, const UnitMap& units, co
         context.random.uniform(RandomStream::kRouterJitter, static_cast<uint32_t>(layer), id, i);
     return 1.0 - eps + 2.0 * eps * draw;
   });
-  return x_UD.mul(factor_UD.to(x_UD.scalar_type()));
+  return x_UD.mul(factor_UD.to(x_UD.options()));
 }
 
 void NoiseOptions::fields(config::Fields& f) {
@@ -71,12 +71,12 @@ at::Tensor noise_sigma(const NoiseOptions& options, const at::Tensor& x_UD, cons
 }
 
 at::Tensor normal_draws(const UnitMap& units, int64_t num_experts, const RandomKey& random, int layer,
-                        c10::ScalarType dtype) {
+                        const at::TensorOptions& options) {
   return drawn(units, num_experts,
                [&](uint64_t id, uint32_t e) {
                  return random.normal(RandomStream::kRouterNoise, static_cast<uint32_t>(layer), id, e);
                })
-      .to(dtype);
+      .to(options);
 }
 
 at::Tensor threshold_of_others(const at::Tensor& logits_UE, int64_t k) {

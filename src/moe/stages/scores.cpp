@@ -5,7 +5,7 @@
 
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/log_sigmoid.h>
-#include <ATen/ops/where.h>
+#include <ATen/ops/stack.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
@@ -18,24 +18,27 @@ const std::vector<std::pair<std::string, NonFinitePolicy>>& non_finite_names() {
   return names;
 }
 
-at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, int layer) {
-  const auto finite = logits_UE.detach().isfinite();
-  if (finite.all().item<bool>()) return logits_UE;
-  if (policy == NonFinitePolicy::kError) {
-    throw Error(
-        fmt::format("router of layer {}: {} of {} logits are NaN or infinite; lower the learning rate, add a "
-                    "z_loss, or set router.on_nonfinite: mask",
-                    layer, logits_UE.numel() - finite.sum().item<int64_t>(), logits_UE.numel()),
-        Error::Kind::kDiverged);
-  }
-  return at::where(finite, logits_UE, at::full_like(logits_UE, -INFINITY));
+void refuse_logits(int64_t non_finite, int64_t of, int layer) {
+  throw Error(fmt::format("router of layer {}: {} of {} logits are NaN or infinite; lower the learning rate, "
+                          "add a z_loss, or set router.on_nonfinite: mask",
+                          layer, non_finite, of),
+              Error::Kind::kDiverged);
 }
 
 Scores scored(const at::Tensor& logits_UE, ScoreFunction function, NonFinitePolicy policy, int layer) {
-  Scores scores{.logits_UE = checked_logits(logits_UE, policy, layer)};
+  Scores scores{.logits_UE = logits_UE};
+  const auto finite_UE = logits_UE.detach().isfinite();
   if (policy == NonFinitePolicy::kMask) {
-    scores.masked_UE = scores.logits_UE.detach().isinf();
-    scores.logits_UE = scores.logits_UE.masked_fill(scores.masked_UE.all(-1, true), 0.0);
+    scores.masked_UE = finite_UE.logical_not();
+    scores.logits_UE =
+        logits_UE.masked_fill(scores.masked_UE, -INFINITY).masked_fill(scores.masked_UE.all(-1, true), 0.0);
+  } else {
+    const auto non_finite = finite_UE.logical_not().sum();
+    if (!logits_UE.is_cpu()) {
+      scores.non_finite = non_finite;
+    } else if (const auto count = non_finite.item<int64_t>(); count > 0) {
+      refuse_logits(count, logits_UE.numel(), layer);
+    }
   }
   const bool softmax = function == ScoreFunction::kSoftmax;
   scores.log_UE = softmax ? scores.logits_UE.log_softmax(-1) : at::log_sigmoid(scores.logits_UE);
@@ -50,6 +53,24 @@ at::Tensor normalised_scores(const Scores& scores, const at::Tensor& chosen_UK,
   return scores.relative_UE.gather(1, chosen_UK.clamp_min(0).to(at::kLong))
       .masked_fill(hidden_UK, -INFINITY)
       .softmax(-1);
+}
+
+void RefusedLogits::add(const std::vector<RouterTrace>& traces) {
+  for (const auto& trace : traces) {
+    if (trace.non_finite.defined())
+      on_devices_.push_back({trace.layer, trace.logits_UE.numel(), trace.non_finite});
+  }
+}
+
+void RefusedLogits::check() const {
+  std::vector<at::Tensor> counts;
+  for (const auto& logits : on_devices_) counts.push_back(logits.non_finite);
+  if (counts.empty()) return;
+  const auto on_host = at::stack(counts).cpu();
+  for (size_t i = 0; i < on_devices_.size(); ++i) {
+    const int64_t count = on_host.const_data_ptr<int64_t>()[i];
+    if (count > 0) refuse_logits(count, on_devices_[i].count, on_devices_[i].layer);
+  }
 }
 
 }  // namespace conclave::moe

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/moe/stages/selection.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/topk.h>
+#include <ATen/ops/where.h>
 #include <fmt/format.h>
 
 #include "conclave/ops/functions.h"
@@ -23,7 +25,7 @@ void GroupLimitOptions::fields(config::Fields& f) {
 }
 
 at::Tensor outside_kept_groups(const GroupLimitOptions& options, const at::Tensor& scores_UE,
-                               bool logarithms) {
+                               const at::Tensor& logarithms) {
   const int64_t groups = options.num_groups, size = scores_UE.size(1) / groups;
   const auto by_group_UGE = scores_UE.detach().reshape({-1, groups, size});
   at::Tensor score_UG;
@@ -31,10 +33,12 @@ at::Tensor outside_kept_groups(const GroupLimitOptions& options, const at::Tenso
     score_UG = by_group_UGE.amax(-1);
   } else {
     const auto two = std::get<0>(at::topk(by_group_UGE, 2, -1));
-    score_UG = logarithms ? two.logsumexp(-1) : two.sum(-1);
+    score_UG = at::where(logarithms, two.logsumexp(-1), two.sum(-1));
   }
   const auto kept_UG = ops::select_top_k(score_UG, options.topk_groups).to(at::kLong);
-  return at::ones(score_UG.sizes(), at::kBool).scatter(1, kept_UG, false).repeat_interleave(size, 1);
+  return at::ones(score_UG.sizes(), kept_UG.options().dtype(at::kBool))
+      .scatter(1, kept_UG, false)
+      .repeat_interleave(size, 1);
 }
 
 void SecondExpertOptions::fields(config::Fields& f) {
@@ -51,16 +55,18 @@ void SecondExpertOptions::fields(config::Fields& f) {
 at::Tensor with_second_by_chance(const SecondExpertOptions& options, const at::Tensor& chosen_UK,
                                  const at::Tensor& normalised_UK, const UnitMap& units,
                                  const ForwardContext& context, int layer) {
-  auto chosen = chosen_UK.clone();
-  const auto second_U = normalised_UK.detach().select(1, 1).to(at::kDouble).contiguous();
-  const double* g2 = second_U.const_data_ptr<double>();
+  auto limit_U = at::empty({units.num_units}, at::kDouble);
+  double* limit = limit_U.data_ptr<double>();
   const int64_t* id = units.global_id_U.const_data_ptr<int64_t>();
-  int32_t* out = chosen.data_ptr<int32_t>();
   for (int64_t u = 0; u < units.num_units; ++u) {
-    const double draw = context.random.uniform(RandomStream::kSecondExpert, static_cast<uint32_t>(layer),
-                                               static_cast<uint64_t>(id[u]));
-    if (draw * options.threshold >= g2[u]) out[2 * u + 1] = -1;
+    limit[u] =
+        options.threshold * context.random.uniform(RandomStream::kSecondExpert, static_cast<uint32_t>(layer),
+                                                   static_cast<uint64_t>(id[u]));
   }
+  const auto g2_U = normalised_UK.detach().select(1, 1).to(at::kDouble);
+  const auto left_out_U = limit_U.to(g2_U.device()).ge(g2_U);
+  auto chosen = chosen_UK.clone();
+  chosen.select(1, 1).masked_fill_(left_out_U, -1);
   return chosen;
 }
 

@@ -29,9 +29,9 @@ struct NoiseOptions {
 at::Tensor noise_sigma(const NoiseOptions& options, const at::Tensor& x_UD, const at::Tensor& noise_weight_ED,
                        int64_t num_experts, int64_t step);
 
-// Standard normal draws [U, E] in `dtype`.
+// Standard normal draws [U, E] of this dtype and device.
 at::Tensor normal_draws(const UnitMap& units, int64_t num_experts, const RandomKey& random, int layer,
-                        c10::ScalarType dtype);
+                        const at::TensorOptions& options);
 
 // For every unit and expert the k-th largest of the *other* experts' logits: the value that this expert has
 // to beat to be among the k. Differentiable; -inf where k others do not exist (k = E).

@@ -15,9 +15,8 @@ enum class NonFinitePolicy { kError, kMask };
 // YAML spellings of NonFinitePolicy.
 const std::vector<std::pair<std::string, NonFinitePolicy>>& non_finite_names();
 
-// The logits with non-finite values refused (Error of kind kDiverged, naming the layer), or replaced by -inf:
-// a score of 0 that is never selected.
-at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, int layer);
+// Throws what a router says of so many logits that are not finite (kind kDiverged).
+[[noreturn]] void refuse_logits(int64_t non_finite, int64_t of, int layer);
 
 // Scores of all experts. `log_UE` is exact where a score underflows. A unit whose logits were masked whole
 // has logits 0 here, so that losses stay finite; `masked_UE` (undefined: none) says what may not be selected.
@@ -26,8 +25,10 @@ struct Scores {
   // Logarithms up to a constant per unit (logits under softmax): enough to compare and to renormalise, and
   // without a gradient path to other experts.
   at::Tensor relative_UE = {};
-  at::Tensor masked_UE = {};  // bool
+  at::Tensor masked_UE = {};   // bool
+  at::Tensor non_finite = {};  // int64 [], of logits on a device that are to be refused (RefusedLogits)
 };
+// Non-finite logits are refused, or replaced by -inf: a score of 0 that is never selected.
 Scores scored(const at::Tensor& logits_UE, ScoreFunction function, NonFinitePolicy policy, int layer);
 
 // The scores of the chosen experts made to sum to one, in log space: exact however small they are, with no

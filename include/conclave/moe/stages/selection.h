@@ -18,10 +18,10 @@ struct GroupLimitOptions {
   void fields(config::Fields& f);
 };
 
-// Experts outside the kept groups, bool [U, E]. scores_UE is what selects; `logarithms` says that it holds
-// logarithms of scores, which are then summed as scores. Ties go to the lowest group.
+// Experts outside the kept groups, bool [U, E]. scores_UE is what selects; `logarithms` (bool []) says that
+// it holds logarithms of scores, which are then summed as scores. Ties go to the lowest group.
 at::Tensor outside_kept_groups(const GroupLimitOptions& options, const at::Tensor& scores_UE,
-                               bool logarithms);
+                               const at::Tensor& logarithms);
 
 enum class SecondExpert { kAll, kRandom };
 

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "far_memory.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace conclave::far {
+
+namespace {
+
+constexpr size_t kRange = size_t{8} << 30;  // of addresses, not of memory
+constexpr size_t kPage = 4096;
+
+struct Memory {
+  std::mutex mutex;
+  std::byte* base = nullptr;
+  size_t used = 0;
+  int opened = 0;
+  std::map<size_t, std::vector<void*>> unused;  // by size
+  std::map<void*, size_t> sizes;
+
+  Memory() {
+    void* range = mmap(nullptr, kRange, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) throw std::bad_alloc();
+    base = static_cast<std::byte*>(range);
+  }
+  void protect(int how) {
+    if (used > 0) mprotect(base, (used + kPage - 1) / kPage * kPage, how);
+  }
+};
+
+Memory& memory() {
+  static auto* all = new Memory;  // tensors may outlive every other object
+  return *all;
+}
+
+}  // namespace
+
+void* allocate(size_t bytes) {
+  auto& m = memory();
+  size_t size = 64;
+  while (size < bytes) size *= 2;
+  const std::lock_guard lock(m.mutex);
+  auto& unused = m.unused[size];
+  void* place = nullptr;
+  if (!unused.empty()) {
+    place = unused.back();
+    unused.pop_back();
+  } else {
+    if (m.used + size > kRange) throw std::bad_alloc();
+    place = m.base + m.used;
+    m.used += size;
+    if (m.opened > 0) m.protect(PROT_READ | PROT_WRITE);
+  }
+  m.sizes[place] = size;
+  // What was not written shows.
+  if (m.opened == 0) m.protect(PROT_READ | PROT_WRITE);
+  std::memset(place, 0xff, bytes);
+  if (m.opened == 0) m.protect(PROT_NONE);
+  return place;
+}
+
+void release(void* place) {
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  m.unused[m.sizes.at(place)].push_back(place);
+}
+
+bool is_ours(const void* place) {
+  const auto& m = memory();
+  return place >= m.base && place < m.base + kRange;
+}
+
+void open_memory() {
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  if (m.opened++ == 0) m.protect(PROT_READ | PROT_WRITE);
+}
+
+void close_memory() {
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  if (--m.opened == 0) m.protect(PROT_NONE);
+}
+
+}  // namespace conclave::far
