@@ -15,9 +15,9 @@
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/set_native.h>
+#include <ATen/ops/unfold_native.h>
 #include <ATen/ops/view_native.h>
 #include <c10/core/Allocator.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <fmt/format.h>
 #include <torch/library.h>
 
@@ -28,7 +28,7 @@ namespace conclave::far {
 
 namespace {
 
-constexpr auto kType = c10::DeviceType::PrivateUse1;
+constexpr auto kType = c10::DeviceType::HPU;
 
 std::atomic<int64_t> num_waits{0}, num_uploads{0};
 std::atomic<int> waits_forbidden{0};
@@ -170,14 +170,14 @@ FarAllocator& allocator() {
 
 at::Tensor far_empty(at::IntArrayRef size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
                      std::optional<at::Device>, std::optional<bool>, std::optional<at::MemoryFormat> format) {
-  const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
+  const c10::DispatchKeySet keys(c10::DispatchKey::HPU);
   return at::detail::empty_generic(size, &allocator(), keys, dtype.value_or(at::kFloat), format);
 }
 
 at::Tensor far_empty_strided(at::IntArrayRef size, at::IntArrayRef stride,
                              std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
                              std::optional<at::Device>, std::optional<bool>) {
-  const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
+  const c10::DispatchKeySet keys(c10::DispatchKey::HPU);
   return at::detail::empty_strided_generic(size, stride, &allocator(), keys, dtype.value_or(at::kFloat));
 }
 
@@ -200,10 +200,10 @@ int64_t plain_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&,
   return static_cast<int64_t>(sdp::SDPBackend::math);
 }
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+TORCH_LIBRARY_IMPL(_, HPU, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&run>());
 }
-TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+TORCH_LIBRARY_IMPL(aten, HPU, m) {
   m.impl("empty.memory_format", &far_empty);
   m.impl("empty_strided", &far_empty_strided);
   m.impl("_copy_from", &far_copy_from);
@@ -211,6 +211,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("as_strided", &at::native::as_strided_tensorimpl);
   m.impl("view", &at::native::view);
   m.impl("_reshape_alias", &at::native::_reshape_alias);
+  m.impl("_grouped_mm", torch::CppFunction::makeFromBoxedFunction<&run>());  // else an expert at a time
+  m.impl("unfold", &at::native::unfold);
   m.impl("resize_", &at::native::resize_);
   m.impl("set_.source_Storage_storage_offset", &at::native::set_storage_cpu_);
 }
@@ -225,10 +227,10 @@ std::function<R(A...)> inside(std::function<R(A...)> kernel) {
 
 }  // namespace
 
-C10_REGISTER_GUARD_IMPL(PrivateUse1, c10::impl::NoOpDeviceGuardImpl<kType>)
 }  // namespace conclave::far
+
 namespace at::native {
-REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &conclave::far::plain_attention)
+REGISTER_HPU_DISPATCH(_fused_sdp_choice_stub, &conclave::far::plain_attention)
 }
 namespace conclave::far {
 

@@ -7,13 +7,13 @@
 
 #include "conclave/ops/kernel_table.h"
 
-// A device without hardware, for what has to hold on every device: torch's PrivateUse1, whose memory this
-// process may touch inside its operations only. Whoever reads a tensor of it through a pointer dies of
-// SIGSEGV, whoever mixes it with tensors on the host gets an error, as on a GPU, and every operation for
-// which a GPU would have to be waited for is counted.
+// A device without hardware, for what has to hold on every device: torch's HPU (which nothing here
+// implements), whose memory this process may touch inside its operations only. Whoever reads a tensor of it
+// through a pointer dies of SIGSEGV, whoever mixes it with tensors on the host gets an error, as on a GPU,
+// and every operation for which a GPU would have to be waited for is counted.
 namespace conclave::far {
 
-inline const c10::Device kDevice{c10::DeviceType::PrivateUse1, 0};
+inline const c10::Device kDevice{c10::DeviceType::HPU, 0};
 
 // Registers the device; once a process. `kernels`: the table's functions are run inside the device.
 void install(ops::KernelTable kernels);

@@ -163,7 +163,7 @@ TEST(Law, ties_go_to_the_lowest_index) {
     for (int64_t n = 0; n < plan.expert_N.numel(); ++n) {
       if (gate.name == "expert_choice") {
         EXPECT_LT(unit[n], 4) << "ceil(11 * 2 / 6) tokens an expert";
-      } else {
+      } else if (expert[n] >= 0) {  // a second expert may be left out by chance
         EXPECT_EQ(expert[n], choice[n]) << gate.name;
       }
     }
