@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs whose model is on a device.
+#include <gtest/gtest.h>
+
+#include "conclave/data/evaluation.h"
+#include "conclave/model/generator.h"
+#include "conclave/train/load_model.h"
+#include "far_device.h"
+#include "far_kernels.h"
+#include "train/small_run.h"
+
+namespace conclave::train {
+namespace {
+
+class FarRun : public SmallRun {
+ protected:
+  TrainingResult train_far(const RunConfig& config, TrainerHooks hooks = {}) {
+    const RunDirectory directory = open(config);
+    hooks.log = Log([this](LogLevel, const std::string& message) { log_ += message + "\n"; });
+    Trainer trainer(config, registry_, directory, hooks, comm::single_rank(), far::kDevice);
+    running_ = &trainer;
+    return trainer.run();
+  }
+  // Waits of the last of four training steps.
+  int64_t waits_of_a_step(const std::string& run, const std::vector<std::string>& overrides) {
+    std::vector<int64_t> waits;
+    TrainerHooks hooks;
+    hooks.on_step = [&](const StepReport&) { waits.push_back(far::counts().waits); };
+    auto all = overrides;
+    all.insert(all.end(), {"training.train_iters=4", "training.precision=fp32", "model.hidden_size=12",
+                           "model.moe.moe_intermediate_size=8", "checkpoint.interval=null"});
+    train_far(read(run, all), hooks);
+    return waits.at(3) - waits.at(2);
+  }
+};
+
+TEST_F(FarRun, trains_as_on_the_host) {
+  for (const bool emulated : {false, true}) {
+    SCOPED_TRACE(emulated ? "CUDA kernels" : "the host's");
+    emulated ? far::install_emulated_kernels() : far::install_host_kernels();
+    const std::string name = emulated ? "far_cuda" : "far_host";
+    train(read("host" + name));
+    train_far(read(name));
+    expect_near("host" + name, name,
+                {"train/loss", "train/grad_norm", "final/loss", "moe/load_balancing_sequence",
+                 "moe/z_loss", "moe/bias_norm", "moe/drop_rate"});
+  }
+}
+
+// Started on one, continued on the other: checkpoints know no device.
+TEST_F(FarRun, a_checkpoint_continues_on_another_device) {
+  far::install_host_kernels();
+  train(read("whole"));
+  train_and_stop(read("there"), 3);
+  train_far(read("there"));
+  TrainerHooks hooks;
+  int64_t done = 0;
+  hooks.on_step = [&](const StepReport&) { ++done; };
+  hooks.stop_requested = [&] { return done == 3 ? std::optional(15) : std::nullopt; };
+  train_far(read("back"), hooks);
+  train(read("back"));
+  for (const char* run : {"there", "back"})
+    expect_near("whole", run, {"train/loss", "train/grad_norm", "final/loss"});
+}
+
+// What the host asks of the device is asked once a step, not once a layer or micro-batch.
+TEST_F(FarRun, waits_of_a_step_do_not_grow_with_layers_or_micro_batches) {
+  far::install_host_kernels();
+  const auto few = waits_of_a_step("few", {"model.num_hidden_layers=2", "training.micro_batch_size=6"});
+  EXPECT_EQ(waits_of_a_step("micro_batches", {"model.num_hidden_layers=2", "training.micro_batch_size=1"}),
+            few);
+  // Two reads of counts and one of a bias, for the metrics, are all that a layer adds; and of its gradients
+  // none.
+  EXPECT_EQ(waits_of_a_step("layers", {"model.num_hidden_layers=4", "training.micro_batch_size=6"}),
+            few + 2 * 3);
+  EXPECT_LE(few, 16);
+}
+
+TEST_F(FarRun, logits_that_are_not_finite_stop_the_run_with_the_layers_name) {
+  far::install_host_kernels();
+  TrainerHooks hooks;
+  hooks.on_step = [&](const StepReport& report) {
+    if (report.step != 2) return;
+    const c10::NoGradGuard no_grad;
+    parameter("layers_1.moe.router.weight").fill_(NAN);
+  };
+  const auto text = failure([&] { train_far(read("broken"), hooks); });
+  EXPECT_TRUE(has(text, "router of layer 1")) << text;
+  EXPECT_TRUE(has(text, "logits are NaN or infinite")) << text;
+}
+
+}  // namespace
+}  // namespace conclave::train
