@@ -57,9 +57,9 @@ TEST(RealNccl, a_single_rank_moves_device_memory) {
   ASSERT_EQ(cudaMalloc(reinterpret_cast<void**>(&device), 2 * kCount * sizeof(float)), cudaSuccess);
   ASSERT_EQ(cudaMemcpy(device, values.data(), kCount * sizeof(float), cudaMemcpyHostToDevice), cudaSuccess);
   const std::vector<int64_t> counts = {kCount};
-  ranks->all_to_all({device, kCount, comm::DataType::kFloat32}, counts,
-                    {device + kCount, kCount, comm::DataType::kFloat32}, counts);
-  ranks->all_reduce({device + kCount, kCount, comm::DataType::kFloat32});
+  ranks->all_to_all({device, kCount, comm::DataType::kFloat32, comm::Place::kDevice}, counts,
+                    {device + kCount, kCount, comm::DataType::kFloat32, comm::Place::kDevice}, counts);
+  ranks->all_reduce({device + kCount, kCount, comm::DataType::kFloat32, comm::Place::kDevice});
   std::vector<float> arrived(kCount);
   ASSERT_EQ(cudaMemcpy(arrived.data(), device + kCount, kCount * sizeof(float), cudaMemcpyDeviceToHost),
             cudaSuccess);
