@@ -19,6 +19,7 @@ class CheckedCommunicator : public Communicator {
   explicit CheckedCommunicator(std::shared_ptr<Communicator> ranks) : ranks_(std::move(ranks)) {}
   int rank() const override { return ranks_->rank(); }
   int size() const override { return ranks_->size(); }
+  bool takes(Place place) const override { return ranks_->takes(place); }
   void abort(const std::string& reason) override { ranks_->abort(reason); }
   std::optional<std::string> stopped() const override { return ranks_->stopped(); }
   std::unique_ptr<Communicator> split(int color, int key) override {
@@ -37,6 +38,13 @@ class CheckedCommunicator : public Communicator {
                               size(), sequence_, calls[0], r, other),
                   Error::Kind::kCommunication);
     }
+  }
+
+  static std::string described(const char* what, ConstBuffer buffer) {
+    return fmt::format("{} of {} {}{}", what, buffer.count, name_of(buffer.type), where(buffer));
+  }
+  static const char* where(ConstBuffer buffer) {
+    return buffer.place == Place::kDevice ? " on the device" : "";
   }
 
   // What every rank means to send is what the other expects.
@@ -60,23 +68,30 @@ class CheckedCommunicator : public Communicator {
   }
 
   Work do_all_reduce(Buffer buffer, Reduction reduction) override {
-    agree(fmt::format("all_reduce ({}) of {} {}", reduction == Reduction::kSum ? "sum" : "max", buffer.count,
-                      name_of(buffer.type)));
+    agree(described(reduction == Reduction::kSum ? "all_reduce (sum)" : "all_reduce (max)", buffer));
     return ranks_->start_all_reduce(buffer, reduction);
   }
+  Work do_reduce_scatter(ConstBuffer in, Buffer out, Content content) override {
+    agree(described("reduce_scatter", in));
+    return ranks_->start_reduce_scatter(in, out, content);
+  }
   Work do_all_gather(ConstBuffer in, Buffer out, Content content) override {
-    agree(fmt::format("all_gather of {} {}", in.count, name_of(in.type)));
+    agree(described("all_gather", in));
     return ranks_->start_all_gather(in, out, content);
   }
   void do_broadcast(Buffer buffer, int root) override {
-    agree(fmt::format("broadcast of {} {} from {}", buffer.count, name_of(buffer.type), root));
+    agree(fmt::format("{} from {}", described("broadcast", buffer), root));
     ranks_->broadcast(buffer, root);
   }
   Work do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
                      std::span<const int64_t> out_counts, Content content) override {
-    agree(fmt::format("all_to_all of {}", name_of(in.type)));
+    agree(fmt::format("all_to_all of {}{}", name_of(in.type), where(in)));
     agree_on_counts(in_counts, out_counts);
     return ranks_->start_all_to_all(in, in_counts, out, out_counts, content);
+  }
+  Work do_all_to_all_equal(ConstBuffer in, Buffer out, Content content) override {
+    agree(described("all_to_all in equal parts", in));
+    return ranks_->start_all_to_all_equal(in, out, content);
   }
   // Between two ranks, which compare nothing beforehand.
   void do_send(ConstBuffer in, int to) override { ranks_->send(in, to); }

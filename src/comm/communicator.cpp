@@ -54,13 +54,24 @@ void Work::wait() {
   if (const auto finish = std::exchange(finish_, {})) finish();
 }
 
-// Sizes are validated before anything is sent: a wrong one would hang or overwrite another rank's memory.
+// Places and sizes are validated before anything is sent: a wrong one would hang or overwrite another rank's
+// memory.
 
 namespace {
 
 void check_type(const char* what, DataType type) {
   CONCLAVE_CHECK(type != DataType::kBFloat16 && type != DataType::kUInt8,
                  fmt::format("{} of {}: widen to int32, int64, fp32 or fp64 first", what, name_of(type)));
+}
+
+void check_places(const char* what, Place in, Place out, const Communicator& ranks) {
+  const auto text = [](Place place) { return place == Place::kHost ? "host" : "device"; };
+  CONCLAVE_CHECK(in == out, fmt::format("{}: one buffer lies on the {}, the other on the {}", what, text(in),
+                                        text(out)));
+  CONCLAVE_CHECK(
+      ranks.takes(in),
+      fmt::format("{}: the buffer lies on the {}, and this communicator takes those on the {} only", what,
+                  text(in), text(in == Place::kHost ? Place::kDevice : Place::kHost)));
 }
 
 void check_peer(const char* what, int peer, const Communicator& ranks) {
@@ -74,6 +85,7 @@ void Communicator::all_reduce(Buffer buffer, Reduction reduction) {
   start_all_reduce(buffer, reduction).wait();
 }
 Work Communicator::start_all_reduce(Buffer buffer, Reduction reduction) {
+  check_places("all_reduce", buffer.place, buffer.place, *this);
   check_type("all_reduce", buffer.type);
   return do_all_reduce(buffer, reduction);
 }
@@ -82,6 +94,7 @@ void Communicator::reduce_scatter(ConstBuffer in, Buffer out, Content content) {
   start_reduce_scatter(in, out, content).wait();
 }
 Work Communicator::start_reduce_scatter(ConstBuffer in, Buffer out, Content content) {
+  check_places("reduce_scatter", in.place, out.place, *this);
   check_type("reduce_scatter", in.type);
   CONCLAVE_CHECK(in.type == out.type && in.count == out.count * size(),
                  fmt::format("reduce_scatter: {} {} elements into {} {}, not {} times as few", in.count,
@@ -92,10 +105,9 @@ Work Communicator::start_reduce_scatter(ConstBuffer in, Buffer out, Content cont
 // ring, and the order of the sum is the same whatever moves the parts.
 Work Communicator::do_reduce_scatter(ConstBuffer in, Buffer out, Content content) {
   const auto parts = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(in.num_bytes()));
-  const std::vector<int64_t> counts(static_cast<size_t>(size()), out.count);
-  const auto exchange = std::make_shared<Work>(
-      start_all_to_all(in, counts, {parts->data(), in.count, in.type}, counts, content));
-  return Work([parts, exchange, out, num_parts = counts.size()] {
+  const auto exchange =
+      std::make_shared<Work>(start_all_to_all_equal(in, {parts->data(), in.count, in.type}, content));
+  return Work([parts, exchange, out, num_parts = static_cast<size_t>(size())] {
     exchange->wait();
     std::vector<const void*> places;
     for (size_t r = 0; r < num_parts; ++r)
@@ -108,6 +120,7 @@ void Communicator::all_gather(ConstBuffer in, Buffer out, Content content) {
   start_all_gather(in, out, content).wait();
 }
 Work Communicator::start_all_gather(ConstBuffer in, Buffer out, Content content) {
+  check_places("all_gather", in.place, out.place, *this);
   CONCLAVE_CHECK(in.type == out.type && out.count == in.count * size(),
                  fmt::format("all_gather: {} {} elements into {} {}, not {} times as many", in.count,
                              name_of(in.type), out.count, name_of(out.type), size()));
@@ -115,6 +128,7 @@ Work Communicator::start_all_gather(ConstBuffer in, Buffer out, Content content)
 }
 
 void Communicator::broadcast(Buffer buffer, int root) {
+  check_places("broadcast", buffer.place, buffer.place, *this);
   CONCLAVE_CHECK(root >= 0 && root < size(), fmt::format("broadcast from rank {} of {}", root, size()));
   do_broadcast(buffer, root);
 }
@@ -135,6 +149,7 @@ Work Communicator::start_all_to_all(ConstBuffer in, std::span<const int64_t> in_
                    fmt::format("all_to_all: {} counts of {} add up to {}; there are {} ranks and {} elements",
                                counts.size(), what, sum, size(), count));
   };
+  check_places("all_to_all", in.place, out.place, *this);
   CONCLAVE_CHECK(in.type == out.type,
                  fmt::format("all_to_all: {} into {}", name_of(in.type), name_of(out.type)));
   check("in", in.count, in_counts);
@@ -142,12 +157,29 @@ Work Communicator::start_all_to_all(ConstBuffer in, std::span<const int64_t> in_
   return do_all_to_all(in, in_counts, out, out_counts, content);
 }
 
+void Communicator::all_to_all_equal(ConstBuffer in, Buffer out, Content content) {
+  start_all_to_all_equal(in, out, content).wait();
+}
+Work Communicator::start_all_to_all_equal(ConstBuffer in, Buffer out, Content content) {
+  check_places("all_to_all", in.place, out.place, *this);
+  CONCLAVE_CHECK(in.type == out.type && in.count == out.count && in.count % size() == 0,
+                 fmt::format("all_to_all in equal parts: {} {} elements into {} {} on {} ranks", in.count,
+                             name_of(in.type), out.count, name_of(out.type), size()));
+  return do_all_to_all_equal(in, out, content);
+}
+Work Communicator::do_all_to_all_equal(ConstBuffer in, Buffer out, Content content) {
+  const std::vector<int64_t> counts(static_cast<size_t>(size()), in.count / size());
+  return do_all_to_all(in, counts, out, counts, content);
+}
+
 void Communicator::send(ConstBuffer in, int to) {
+  check_places("send", in.place, in.place, *this);
   check_peer("send to", to, *this);
   do_send(in, to);
 }
 
 void Communicator::receive(Buffer out, int from) {
+  check_places("receive", out.place, out.place, *this);
   check_peer("receive from", from, *this);
   do_receive(out, from);
 }

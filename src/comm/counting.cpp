@@ -23,6 +23,7 @@ class CountingCommunicator : public Communicator {
   }
   int rank() const override { return ranks_->rank(); }
   int size() const override { return ranks_->size(); }
+  bool takes(Place place) const override { return ranks_->takes(place); }
 
   void abort(const std::string& reason) override { ranks_->abort(reason); }
   std::optional<std::string> stopped() const override { return ranks_->stopped(); }
@@ -68,6 +69,10 @@ class CountingCommunicator : public Communicator {
     ++traffic_->calls;
     return ranks_->start_all_reduce(buffer, reduction);
   }
+  Work do_reduce_scatter(ConstBuffer in, Buffer out, Content content) override {
+    const auto arrival = count(content, [&](int) { return out.num_bytes(); });
+    return not_before(arrival, ranks_->start_reduce_scatter(in, out, content));
+  }
   Work do_all_gather(ConstBuffer in, Buffer out, Content content) override {
     const auto arrival = count(content, [&](int) { return in.num_bytes(); });
     return not_before(arrival, ranks_->start_all_gather(in, out, content));
@@ -81,6 +86,10 @@ class CountingCommunicator : public Communicator {
     const auto arrival =
         count(content, [&](int r) { return in_counts[static_cast<size_t>(r)] * size_of(in.type); });
     return not_before(arrival, ranks_->start_all_to_all(in, in_counts, out, out_counts, content));
+  }
+  Work do_all_to_all_equal(ConstBuffer in, Buffer out, Content content) override {
+    const auto arrival = count(content, [&](int) { return in.num_bytes() / size(); });
+    return not_before(arrival, ranks_->start_all_to_all_equal(in, out, content));
   }
   void do_send(ConstBuffer in, int to) override {
     const auto arrival = count(Content::kPayload, [&](int r) { return r == to ? in.num_bytes() : 0; });

@@ -50,6 +50,7 @@ class NcclCommunicator : public Communicator {
   }
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
+  bool takes(Place place) const override { return place == Place::kDevice; }
 
   void abort(const std::string& reason) override { watch_->fail(reason); }
   std::optional<std::string> stopped() const override { return watch_->cause(); }
@@ -172,8 +173,8 @@ class NcclCommunicator : public Communicator {
       const auto* from = static_cast<const std::byte*>(in.data);
       auto* to = static_cast<std::byte*>(out.data);
       for (int r = 0; r < size(); ++r) {
-        const ConstBuffer part{from, in_counts[static_cast<size_t>(r)], in.type};
-        const Buffer place{to, out_counts[static_cast<size_t>(r)], out.type};
+        const ConstBuffer part{from, in_counts[static_cast<size_t>(r)], in.type, in.place};
+        const Buffer place{to, out_counts[static_cast<size_t>(r)], out.type, out.place};
         if (part.count > 0) add(nccl.send(part, r, member_->handle, stream_));
         if (place.count > 0) add(nccl.receive(place, r, member_->handle, stream_));
         from += part.num_bytes();
@@ -182,6 +183,11 @@ class NcclCommunicator : public Communicator {
       add(nccl.group_end());
       return first;
     });
+  }
+  Work do_all_to_all_equal(ConstBuffer in, Buffer out, Content) override {
+    if (in.count == 0) return {};
+    return start(described("all_to_all in equal parts", in),
+                 [&] { return watch_->nccl().all_to_all(in, out, size(), member_->handle, stream_); });
   }
   void do_send(ConstBuffer in, int to) override {
     if (in.count == 0) return;

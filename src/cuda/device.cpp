@@ -70,10 +70,39 @@ class Device : public comm::DeviceApi {
   int device_ = 0;
 };
 
+class Memory : public comm::DeviceMemory {
+ public:
+  explicit Memory(cudaStream_t (*current)()) : current_(current) {}
+
+  void to_host(void* host, const void* device, int64_t bytes) override {
+    copy_and_wait(host, device, bytes, cudaMemcpyDeviceToHost, "a copy to the host");
+  }
+  void to_device(void* device, const void* host, int64_t bytes) override {
+    copy_and_wait(device, host, bytes, cudaMemcpyHostToDevice, "a copy to the device");
+  }
+  void within(void* to, const void* from, int64_t bytes) override {
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, current_()),
+          "a copy within the device");
+  }
+
+ private:
+  void copy_and_wait(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind, const char* what) {
+    const auto stream = current_();
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, stream), what);
+    check(cudaStreamSynchronize(stream), what);
+  }
+
+  cudaStream_t (*current_)();
+};
+
 }  // namespace
 
 std::shared_ptr<comm::DeviceApi> make_device(CUstream_st* (*current_stream)()) {
   return std::make_shared<Device>(current_stream);
+}
+
+std::shared_ptr<comm::DeviceMemory> make_device_memory(CUstream_st* (*current_stream)()) {
+  return std::make_shared<Memory>(current_stream);
 }
 
 }  // namespace conclave::cuda

@@ -5,6 +5,8 @@
 
 #include <cstring>
 
+static_assert(NCCL_VERSION_CODE >= 22803, "ncclAlltoAll came with NCCL 2.28.3");
+
 namespace conclave::cuda {
 
 namespace {
@@ -106,6 +108,11 @@ class Nccl : public comm::NcclApi {
   NcclResult all_gather(ConstBuffer in, Buffer out, NcclHandle comm, DeviceStream stream) override {
     return result(
         ncclAllGather(in.data, out.data, elements(in), native(in.type), native(comm), native(stream)), comm);
+  }
+  NcclResult all_to_all(ConstBuffer in, Buffer out, int size, NcclHandle comm, DeviceStream stream) override {
+    return result(ncclAlltoAll(in.data, out.data, elements(in) / static_cast<size_t>(size), native(in.type),
+                               native(comm), native(stream)),
+                  comm);
   }
   NcclResult broadcast(Buffer b, int root, NcclHandle comm, DeviceStream stream) override {
     return result(

@@ -174,6 +174,22 @@ TEST_P(EveryTransport, moves_uneven_and_empty_parts_to_their_ranks) {
   });
 }
 
+TEST_P(EveryTransport, equal_parts_arrive_as_counts_of_the_same_size_do) {
+  run([this](Communicator& c) {
+    for (const int64_t each : {0, 1, 3}) {
+      std::vector<int64_t> in(static_cast<size_t>(each * size())), equal(in.size()), counted(in.size());
+      std::iota(in.begin(), in.end(), 1000 * c.rank());
+      const std::vector<int64_t> counts(static_cast<size_t>(size()), each);
+      c.all_to_all(buffer(in), counts, buffer(counted), counts);
+      auto work = c.start_all_to_all_equal(buffer(in), buffer(equal));
+      work.wait();
+      EXPECT_EQ(equal, counted);
+      if (each == 0) continue;
+      EXPECT_EQ(equal.back(), 1000 * (size() - 1) + each * c.rank() + each - 1);
+    }
+  });
+}
+
 TEST_P(EveryTransport, moves_bytes_and_bf16_bit_for_bit) {
   run([this](Communicator& c) {
     std::vector<uint16_t> in(static_cast<size_t>(size())), out(in.size());
@@ -225,6 +241,28 @@ TEST_P(EveryTransport, wrong_sizes_are_refused_before_anything_moves) {
                  Error);
     EXPECT_THROW(c.all_reduce({a.data(), 1, DataType::kBFloat16}), Error);
     EXPECT_THROW(c.broadcast(buffer(a), size()), Error);
+    EXPECT_THROW(c.all_to_all_equal(buffer(a), buffer(b)), Error);
+    if (size() == 1) return;
+    std::vector<float> odd(static_cast<size_t>(size() + 1)), out(odd.size());
+    EXPECT_THROW(c.all_to_all_equal(buffer(odd), buffer(out)), Error);
+  });
+}
+
+TEST_P(EveryTransport, what_lies_on_a_device_is_refused_by_those_that_know_the_host) {
+  run([this](Communicator& c) {
+    EXPECT_TRUE(c.takes(Place::kHost));
+    EXPECT_FALSE(c.takes(Place::kDevice));
+    const Buffer none{nullptr, 0, DataType::kFloat32, Place::kDevice};
+    const std::vector<int64_t> zeros(static_cast<size_t>(size()), 0);
+    EXPECT_THROW(c.all_reduce(none), Error);
+    EXPECT_THROW(c.reduce_scatter(none, none), Error);
+    EXPECT_THROW(c.all_gather(none, none), Error);
+    EXPECT_THROW(c.broadcast(none, 0), Error);
+    EXPECT_THROW(c.all_to_all(none, zeros, none, zeros), Error);
+    EXPECT_THROW(c.all_to_all_equal(none, none), Error);
+    EXPECT_THROW(c.send(none, 1), Error);
+    EXPECT_THROW(c.receive(none, 1), Error);
+    c.barrier();
   });
 }
 
@@ -245,6 +283,24 @@ TEST(SingleCommunicator, is_a_communicator_of_one) {
   c->all_reduce(buffer(in));
   EXPECT_EQ(in, (std::vector<float>{1, 2}));
   EXPECT_EQ(c->split(3, 4)->size(), 1);
+}
+
+TEST(Places, that_do_not_fit_are_told_apart) {
+  const auto c = make_single_communicator();
+  std::vector<float> values(2);
+  const Buffer host = buffer(values), device{values.data(), 2, DataType::kFloat32, Place::kDevice};
+  const auto expect_refused = [&](Buffer in, Buffer out, const std::string& why) {
+    try {
+      c->all_gather(in, out);
+      ADD_FAILURE() << "taken";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(why), std::string::npos) << error.what();
+    }
+  };
+  expect_refused(host, device, "all_gather: one buffer lies on the host, the other on the device");
+  expect_refused(
+      device, device,
+      "all_gather: the buffer lies on the device, and this communicator takes those on the host only");
 }
 
 // What goes wrong is an error on every rank, not a hang.

@@ -29,7 +29,7 @@ class FakeNccl : public NcclApi {
   std::atomic<bool> fails_to_start{false};
   std::mutex mutex;
   std::string async_failure;  // under mutex
-  std::atomic<int> live{0}, aborted{0}, destroyed{0};
+  std::atomic<int> live{0}, aborted{0}, destroyed{0}, sends{0}, equal_exchanges{0};
 
   int version() override { return loaded_version; }
   int built_version() override { return 22809; }
@@ -65,19 +65,25 @@ class FakeNccl : public NcclApi {
   }
   NcclResult all_reduce(Buffer buffer, Reduction reduction, NcclHandle, DeviceStream) override {
     if (fails_to_start) return failed("invalid argument");
-    return (ranks_.all_reduce(buffer, reduction), called());
+    return (ranks_.all_reduce(plain(buffer), reduction), called());
   }
   NcclResult reduce_scatter(ConstBuffer in, Buffer out, NcclHandle, DeviceStream) override {
-    return (ranks_.reduce_scatter(in, out), called());
+    return (ranks_.reduce_scatter(plain(in), plain(out)), called());
   }
   NcclResult all_gather(ConstBuffer in, Buffer out, NcclHandle, DeviceStream) override {
-    return (ranks_.all_gather(in, out), called());
+    return (ranks_.all_gather(plain(in), plain(out)), called());
+  }
+  NcclResult all_to_all(ConstBuffer in, Buffer out, int size, NcclHandle, DeviceStream) override {
+    if (size != ranks_.size()) return failed("wrong size");
+    ++equal_exchanges;
+    return (ranks_.all_to_all_equal(plain(in), plain(out)), called());
   }
   NcclResult broadcast(Buffer buffer, int root, NcclHandle, DeviceStream) override {
-    return (ranks_.broadcast(buffer, root), called());
+    return (ranks_.broadcast(plain(buffer), root), called());
   }
   NcclResult send(ConstBuffer in, int to, NcclHandle, DeviceStream) override {
     if (in.count == 0) return failed("an empty message");
+    ++sends;
     const auto* begin = static_cast<const std::byte*>(in.data);
     const std::lock_guard lock(world_->mutex);
     world_->mail[{ranks_.rank(), to}].emplace_back(begin, begin + in.num_bytes());
@@ -90,6 +96,12 @@ class FakeNccl : public NcclApi {
   }
 
  private:
+  // The memory is the host's, whatever the caller takes it for.
+  template <class B>
+  static B plain(B buffer) {
+    buffer.place = Place::kHost;
+    return buffer;
+  }
   static NcclResult failed(const std::string& text) { return {NcclResult::Kind::kFailed, text}; }
   NcclResult made(NcclHandle& comm) {
     comm = reinterpret_cast<NcclHandle>(static_cast<uintptr_t>(++live));

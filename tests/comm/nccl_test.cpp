@@ -14,6 +14,10 @@ namespace {
 
 using std::chrono::milliseconds;
 
+Buffer on_device(void* data, int64_t count, DataType type) {
+  return {data, count, type, Place::kDevice};
+}
+
 // Of one rank.
 struct Rank {
   Communicator& host;
@@ -83,23 +87,26 @@ TEST(Nccl, moves_what_the_other_transports_move) {
         for (int i = 0; i < out_counts.back(); ++i) want.push_back(static_cast<float>(100 * t + 10 * me + i));
       }
       out.resize(want.size());
-      ranks->all_to_all({in.data(), static_cast<int64_t>(in.size()), DataType::kFloat32}, in_counts,
-                        {out.data(), static_cast<int64_t>(out.size()), DataType::kFloat32}, out_counts);
+      ranks->all_to_all(on_device(in.data(), static_cast<int64_t>(in.size()), DataType::kFloat32), in_counts,
+                        on_device(out.data(), static_cast<int64_t>(out.size()), DataType::kFloat32),
+                        out_counts);
       EXPECT_EQ(out, want);
       int64_t sum = me + 1, root = me;
-      ranks->all_reduce({&sum, 1, DataType::kInt64});
+      ranks->all_reduce(on_device(&sum, 1, DataType::kInt64));
       EXPECT_EQ(sum, n * (n + 1) / 2);
-      ranks->broadcast({&root, 1, DataType::kInt64}, n - 1);
+      ranks->broadcast(on_device(&root, 1, DataType::kInt64), n - 1);
       EXPECT_EQ(root, n - 1);
       std::vector<int32_t> all(static_cast<size_t>(n)), mine = {me};
-      ranks->all_gather({mine.data(), 1, DataType::kInt32}, {all.data(), n, DataType::kInt32});
+      ranks->all_gather(on_device(mine.data(), 1, DataType::kInt32),
+                        on_device(all.data(), n, DataType::kInt32));
       std::vector<int32_t> counted(all.size());
       std::iota(counted.begin(), counted.end(), 0);
       EXPECT_EQ(all, counted);
-      ranks->reduce_scatter({counted.data(), n, DataType::kInt32}, {mine.data(), 1, DataType::kInt32});
+      ranks->reduce_scatter(on_device(counted.data(), n, DataType::kInt32),
+                            on_device(mine.data(), 1, DataType::kInt32));
       EXPECT_EQ(mine[0], n * me);
-      if (me == 0 && n > 1) ranks->send({&sum, 1, DataType::kInt64}, 1);
-      if (me == 1) ranks->receive({&root, 1, DataType::kInt64}, 0);
+      if (me == 0 && n > 1) ranks->send(on_device(&sum, 1, DataType::kInt64), 1);
+      if (me == 1) ranks->receive(on_device(&root, 1, DataType::kInt64), 0);
       EXPECT_EQ(root, me == 1 ? sum : n - 1);
       const auto part = ranks->split(me % 2, -me);
       EXPECT_EQ(part->size(), (n + 1 - me % 2) / 2);
@@ -108,13 +115,45 @@ TEST(Nccl, moves_what_the_other_transports_move) {
   }
 }
 
+TEST(Nccl, equal_parts_travel_in_one_call_of_the_library) {
+  on_ranks(3, [](Rank& rank) {
+    rank.nccl->polls_until_ready = 3;
+    const auto ranks = rank.connect();
+    const int me = ranks->rank();
+    std::vector<int32_t> in, out(6), want;
+    for (int t = 0; t < 3; ++t) {
+      for (int i = 0; i < 2; ++i) {
+        in.push_back(100 * me + 10 * t + i);
+        want.push_back(100 * t + 10 * me + i);
+      }
+    }
+    ranks->all_to_all_equal(on_device(in.data(), 6, DataType::kInt32),
+                            on_device(out.data(), 6, DataType::kInt32));
+    EXPECT_EQ(out, want);
+    ranks->all_to_all_equal(on_device(nullptr, 0, DataType::kInt32), on_device(nullptr, 0, DataType::kInt32));
+    EXPECT_EQ(rank.nccl->equal_exchanges, 1);
+    EXPECT_EQ(rank.nccl->sends, 0);
+    ranks->barrier();
+  });
+}
+
+TEST(Nccl, takes_what_lies_on_the_device_only) {
+  on_one_rank([](Rank& rank) {
+    const auto ranks = rank.connect();
+    EXPECT_TRUE(ranks->takes(Place::kDevice));
+    EXPECT_FALSE(ranks->takes(Place::kHost));
+    float value = 1;
+    EXPECT_THROW(ranks->all_reduce({&value, 1, DataType::kFloat32}), Error);
+  });
+}
+
 TEST(Nccl, the_host_waits_for_no_operation) {
   on_one_rank([](Rank& rank) {
     const auto ranks = rank.connect();
     rank.device->done = false;
     float value = 1;
     const int before = rank.device->waits_of_caller;
-    auto work = ranks->start_all_reduce({&value, 1, DataType::kFloat32});
+    auto work = ranks->start_all_reduce(on_device(&value, 1, DataType::kFloat32));
     EXPECT_EQ(rank.device->waits_of_caller, before);
     work.wait();  // puts the caller's stream behind it, and returns
     EXPECT_EQ(rank.device->waits_of_caller, before + 1);
@@ -126,21 +165,46 @@ TEST(Nccl, an_operation_that_does_not_end_is_aborted_and_named_with_those_before
   on_one_rank([](Rank& rank) {
     const auto ranks = rank.connect(milliseconds(100));
     float value = 1;
-    ranks->all_reduce({&value, 1, DataType::kFloat32});
+    ranks->all_reduce(on_device(&value, 1, DataType::kFloat32));
     std::this_thread::sleep_for(milliseconds(30));
     rank.device->done = false;
     const std::vector<int64_t> counts = {1};
-    auto work = ranks->start_all_to_all({&value, 1, DataType::kFloat32}, counts,
-                                        {&value, 1, DataType::kFloat32}, counts);
+    auto work = ranks->start_all_to_all(on_device(&value, 1, DataType::kFloat32), counts,
+                                        on_device(&value, 1, DataType::kFloat32), counts);
     wait_until([&] { return rank.nccl->aborted == 1; });
     const auto message = failure_of([&] { work.wait(); });
     expect_has(message, "all_to_all of 1 fp32 (operation 2 of world) did not end in 0.1 s");
     expect_has(message, "a rank is gone, or called something else");
-    EXPECT_NE(failure_of([&] { ranks->all_reduce({&value, 1, DataType::kFloat32}); }), "nothing failed");
+    EXPECT_NE(failure_of([&] { ranks->all_reduce(on_device(&value, 1, DataType::kFloat32)); }),
+              "nothing failed");
     wait_until([&] { return rank.failures == 1; });
     EXPECT_EQ(rank.record,
               "world operation 1: all_reduce of 1 fp32, ended\n"
               "world operation 2: all_to_all of 1 fp32, not ended\n");
+  });
+}
+
+TEST(Nccl, equal_parts_that_do_not_arrive_are_aborted_and_named) {
+  on_one_rank([](Rank& rank) {
+    const auto ranks = rank.connect(milliseconds(100));
+    rank.device->done = false;
+    float in = 1, out = 0;
+    auto work = ranks->start_all_to_all_equal(on_device(&in, 1, DataType::kFloat32),
+                                              on_device(&out, 1, DataType::kFloat32));
+    wait_until([&] { return rank.nccl->aborted == 1; });
+    expect_has(failure_of([&] { work.wait(); }),
+               "all_to_all in equal parts of 1 fp32 (operation 1 of world) did not end in 0.1 s");
+  });
+  on_one_rank([](Rank& rank) {
+    const auto ranks = rank.connect();
+    ranks->abort("out of memory");
+    float in = 1, out = 0;
+    expect_has(failure_of([&] {
+                 ranks->all_to_all_equal(on_device(&in, 1, DataType::kFloat32),
+                                         on_device(&out, 1, DataType::kFloat32));
+               }),
+               "all_to_all in equal parts of 1 fp32 failed: out of memory");
+    EXPECT_EQ(rank.nccl->equal_exchanges, 0);
   });
 }
 
@@ -159,7 +223,7 @@ TEST(Nccl, what_nccl_and_the_device_report_by_themselves_ends_the_run) {
     const auto ranks = rank.connect();
     float value = 1;
     rank.device->broken = true;
-    auto work = ranks->start_all_reduce({&value, 1, DataType::kFloat32});
+    auto work = ranks->start_all_reduce(on_device(&value, 1, DataType::kFloat32));
     wait_until([&] { return rank.nccl->aborted == 1; });
     expect_has(failure_of([&] { work.wait(); }), "an illegal memory access");
   });
@@ -170,9 +234,7 @@ TEST(Nccl, a_call_that_is_refused_names_the_operation) {
     const auto ranks = rank.connect();
     float value = 1;
     rank.nccl->fails_to_start = true;
-    expect_has(failure_of([&] {
-                 ranks->all_reduce({&value, 1, DataType::kFloat32});
-               }),
+    expect_has(failure_of([&] { ranks->all_reduce(on_device(&value, 1, DataType::kFloat32)); }),
                "rank 0 of 1: all_reduce of 1 fp32 failed: all_reduce of 1 fp32: NCCL: invalid argument");
   });
 }
@@ -209,11 +271,9 @@ TEST(Nccl, a_rank_that_gives_up_ends_the_operations_of_the_others) {
     }
     rank.device->done = false;  // of an operation that rank 1 does not take part in
     float value = 1;
-    ranks->send({&value, 1, DataType::kFloat32}, 1);
+    ranks->send(on_device(&value, 1, DataType::kFloat32), 1);
     wait_until([&] { return rank.failures == 1; });
-    expect_has(failure_of([&] {
-                 ranks->send({&value, 1, DataType::kFloat32}, 1);
-               }),
+    expect_has(failure_of([&] { ranks->send(on_device(&value, 1, DataType::kFloat32), 1); }),
                "rank 1 gave up: out of memory");
   });
 }
@@ -224,7 +284,7 @@ TEST(Nccl, ranks_that_wait_for_each_other_are_told_what_each_of_them_waits_for) 
     rank.host.barrier();
     rank.device->done = false;  // both send, and neither receives
     float value = 1;
-    ranks->send({&value, 1, DataType::kFloat32}, 1 - ranks->rank());
+    ranks->send(on_device(&value, 1, DataType::kFloat32), 1 - ranks->rank());
     wait_until([&] { return rank.failures == 1; });
     EXPECT_EQ(rank.record, "world operation 1: send of 1 fp32, not ended\n");
   });

@@ -36,6 +36,8 @@ TEST(RealNccl, without_a_gpu_one_clear_error) {
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("CUDA: the device failed"), std::string::npos) << error.what();
   }
+  float value = 0;
+  EXPECT_THROW(make_device_memory(default_stream)->to_host(&value, &value, sizeof value), Error);
   const auto nccl = make_nccl();
   comm::NcclHandle handle = nullptr;
   comm::NcclId id = {};
@@ -57,12 +59,36 @@ TEST(RealNccl, a_single_rank_moves_device_memory) {
   ASSERT_EQ(cudaMalloc(reinterpret_cast<void**>(&device), 2 * kCount * sizeof(float)), cudaSuccess);
   ASSERT_EQ(cudaMemcpy(device, values.data(), kCount * sizeof(float), cudaMemcpyHostToDevice), cudaSuccess);
   const std::vector<int64_t> counts = {kCount};
-  ranks->all_to_all({device, kCount, comm::DataType::kFloat32}, counts,
-                    {device + kCount, kCount, comm::DataType::kFloat32}, counts);
-  ranks->all_reduce({device + kCount, kCount, comm::DataType::kFloat32});
+  ranks->all_to_all({device, kCount, comm::DataType::kFloat32, comm::Place::kDevice}, counts,
+                    {device + kCount, kCount, comm::DataType::kFloat32, comm::Place::kDevice}, counts);
+  ranks->all_reduce({device + kCount, kCount, comm::DataType::kFloat32, comm::Place::kDevice});
   std::vector<float> arrived(kCount);
   ASSERT_EQ(cudaMemcpy(arrived.data(), device + kCount, kCount * sizeof(float), cudaMemcpyDeviceToHost),
             cudaSuccess);
+  EXPECT_EQ(arrived, values);
+  ASSERT_EQ(cudaMemset(device + kCount, 0, kCount * sizeof(float)), cudaSuccess);
+  ranks->all_to_all_equal({device, kCount, comm::DataType::kFloat32, comm::Place::kDevice},
+                          {device + kCount, kCount, comm::DataType::kFloat32, comm::Place::kDevice});
+  ASSERT_EQ(cudaMemcpy(arrived.data(), device + kCount, kCount * sizeof(float), cudaMemcpyDeviceToHost),
+            cudaSuccess);
+  EXPECT_EQ(arrived, values);
+  ASSERT_EQ(cudaFree(device), cudaSuccess);
+}
+
+TEST(RealDeviceMemory, copies_there_within_and_back) {
+  if (!has_gpu()) GTEST_SKIP() << "no GPU";
+  const auto memory = make_device_memory(default_stream);
+  constexpr int64_t kCount = 1009, kBytes = kCount * sizeof(float);
+  std::vector<float> values(kCount), arrived(kCount);
+  std::iota(values.begin(), values.end(), 1.0f);
+  float* device = nullptr;
+  ASSERT_EQ(cudaMalloc(reinterpret_cast<void**>(&device), 3 * kBytes), cudaSuccess);
+  memory->to_device(device, values.data(), kBytes);
+  memory->within(device + kCount, device, kBytes);
+  const auto ranks = comm::make_single_with_device(memory);
+  ranks->all_gather({device + kCount, kCount, comm::DataType::kFloat32, comm::Place::kDevice},
+                    {device + 2 * kCount, kCount, comm::DataType::kFloat32, comm::Place::kDevice});
+  memory->to_host(arrived.data(), device + 2 * kCount, kBytes);
   EXPECT_EQ(arrived, values);
   ASSERT_EQ(cudaFree(device), cudaSuccess);
 }

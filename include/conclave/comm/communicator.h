@@ -18,18 +18,23 @@ enum class DataType { kUInt8, kInt32, kInt64, kFloat32, kFloat64, kBFloat16 };
 int64_t size_of(DataType type);  // bytes
 const char* name_of(DataType type);
 
+// Where a buffer lies: in memory of the host, or of the device that this rank computes on.
+enum class Place { kHost, kDevice };
+
 struct ConstBuffer {
   const void* data = nullptr;
   int64_t count = 0;  // elements, 0 is ordinary
   DataType type = DataType::kUInt8;
+  Place place = Place::kHost;
   int64_t num_bytes() const { return count * size_of(type); }
 };
 struct Buffer {
   void* data = nullptr;
   int64_t count = 0;
   DataType type = DataType::kUInt8;
+  Place place = Place::kHost;
   int64_t num_bytes() const { return count * size_of(type); }
-  operator ConstBuffer() const { return {data, count, type}; }
+  operator ConstBuffer() const { return {data, count, type, place}; }
 };
 
 enum class Reduction { kSum, kMax };
@@ -58,6 +63,9 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // Whether buffers that lie there are exchanged; others are refused with an Error, as are two buffers of one
+  // operation that lie in different places. All ranks call an operation for the same place.
+  virtual bool takes(Place place) const { return place == Place::kHost; }
 
   // Every rank's buffer becomes the sum or maximum over the ranks, the same bits on all. Integers and fp32 or
   // wider: bf16 would round at every hop, so it is refused.
@@ -77,6 +85,10 @@ class Communicator {
                   std::span<const int64_t> out_counts, Content content = Content::kPayload);
   Work start_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
                         std::span<const int64_t> out_counts, Content content = Content::kPayload);
+  // all_to_all where every rank sends every rank the same number of elements, in.count / size(). All ranks
+  // call this one then: a transport may move equal parts in another way.
+  void all_to_all_equal(ConstBuffer in, Buffer out, Content content = Content::kPayload);
+  Work start_all_to_all_equal(ConstBuffer in, Buffer out, Content content = Content::kPayload);
   // Only the two ranks call: what one sends to the other arrives in the order of sending, in buffers of the
   // same count and type.
   void send(ConstBuffer in, int to);
@@ -92,13 +104,15 @@ class Communicator {
 
  private:
   virtual Work do_all_reduce(Buffer buffer, Reduction reduction) = 0;
-  // By all_to_all and a sum on the host.
+  // By all_to_all_equal and a sum, for those that take buffers on the host.
   virtual Work do_reduce_scatter(ConstBuffer in, Buffer out, Content content);
   virtual Work do_all_gather(ConstBuffer in, Buffer out, Content content) = 0;
   virtual void do_broadcast(Buffer buffer, int root) = 0;
   // The counts live until it returns only.
   virtual Work do_all_to_all(ConstBuffer in, std::span<const int64_t> in_counts, Buffer out,
                              std::span<const int64_t> out_counts, Content content) = 0;
+  // By do_all_to_all.
+  virtual Work do_all_to_all_equal(ConstBuffer in, Buffer out, Content content);
   virtual void do_send(ConstBuffer in, int to) = 0;
   virtual void do_receive(Buffer out, int from) = 0;
   virtual void do_barrier() = 0;

@@ -29,7 +29,8 @@ struct Latency {
 };
 
 // A communicator that adds what this rank sends to `traffic` and lets `ranks` do it. node_of_rank[r]: node of
-// rank r of `ranks`. Groups that are split off count into the same traffic.
+// rank r of `ranks`. Groups that are split off count into the same traffic; `ranks` has to take host buffers
+// for a split.
 std::unique_ptr<Communicator> count_traffic(std::shared_ptr<Communicator> ranks,
                                             std::vector<int> node_of_rank, std::shared_ptr<Traffic> traffic,
                                             const Latency& latency = {});

@@ -20,10 +20,10 @@ struct NcclOptions {
   std::function<std::optional<std::string>()> stopped_elsewhere = {};
 };
 
-// Ranks whose buffers lie on GPUs, through NCCL. An operation is put behind what the caller's stream holds,
-// and Work::wait() puts that stream behind the operation: the host waits for neither, except in barrier() and
-// where NCCL needs time to connect. `host`: the same ranks on the host, which brings the id, tells who shares
-// a split, and tells the others when this rank gives up: NCCL itself tells them nothing.
+// Ranks whose buffers lie on GPUs, all of them, through NCCL. An operation is put behind what the caller's
+// stream holds, and Work::wait() puts that stream behind the operation: the host waits for neither, except in
+// barrier() and where NCCL needs time to connect. `host`: the same ranks on the host, which brings the id,
+// tells who shares a split, and tells the others when this rank gives up: NCCL itself tells them nothing.
 //
 // A thread watches every operation. When NCCL reports an error, or an operation does not end in time, all
 // communicators of this rank are aborted, and everything that is called then throws Error (kCommunication)

@@ -43,6 +43,9 @@ class NcclApi {
   virtual NcclResult all_reduce(Buffer buffer, Reduction reduction, NcclHandle comm, DeviceStream stream) = 0;
   virtual NcclResult reduce_scatter(ConstBuffer in, Buffer out, NcclHandle comm, DeviceStream stream) = 0;
   virtual NcclResult all_gather(ConstBuffer in, Buffer out, NcclHandle comm, DeviceStream stream) = 0;
+  // in.count / size elements for each of the `size` ranks.
+  virtual NcclResult all_to_all(ConstBuffer in, Buffer out, int size, NcclHandle comm,
+                                DeviceStream stream) = 0;
   virtual NcclResult broadcast(Buffer buffer, int root, NcclHandle comm, DeviceStream stream) = 0;
   virtual NcclResult send(ConstBuffer in, int to, NcclHandle comm, DeviceStream stream) = 0;
   virtual NcclResult receive(Buffer out, int from, NcclHandle comm, DeviceStream stream) = 0;
