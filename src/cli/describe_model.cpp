@@ -26,11 +26,15 @@ std::string mebibytes(int64_t bytes) {
 
 std::string describe_model(const train::RunConfig& config, const moe::Registry& registry) {
   const auto run = train::account_run(config, registry);
+  const auto why = config.resolved.find("device");
   return fmt::format(
+      "device      {}{}\n"
       "parameters  {} total, {} active per token{}\n"
       "compute     {}FLOP per token, forward and backward\n"
       "memory      about {}{}: parameters, gradients and moments {}, activations of a micro-batch of {} x {} "
       "tokens {}",
+      config.device == train::Device::kCuda ? "cuda" : "cpu",
+      why == config.resolved.end() ? "" : fmt::format(" ({})", why->second),
       amount(static_cast<double>(run.model.total_parameters)),
       amount(static_cast<double>(run.model.active_parameters)),
       run.any_number_of_experts ? " (at most: this router fixes no number of experts per token)" : "",

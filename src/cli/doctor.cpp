@@ -12,6 +12,7 @@
 #include <memory>
 #include <sstream>
 
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <fmt/format.h>
 #include <torch/headeronly/version.h>
 
@@ -19,6 +20,7 @@
 #include "conclave/core/error.h"
 #include "conclave/core/files.h"
 #include "conclave/data/corpus.h"
+#include "conclave/ops/kernel_table.h"
 #include "machine.h"
 
 namespace conclave::cli {
@@ -57,12 +59,16 @@ Finding cuda_finding() {
       "driver {}, toolkit {}", driver ? "found" : "not found",
       release == std::string::npos ? "not found"
                                    : toolkit.substr(release + 8, toolkit.find(',', release) - release - 8));
-  return {"CUDA", Health::kNote, value, "nothing to do: this build trains on the CPU"};
+  const auto absence = ops::absence_of(c10::DeviceType::CUDA);
+  if (!absence.empty())
+    return {"CUDA", Health::kNote, value, "nothing to do; training uses the CPU: " + absence};
+  const int count = c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->deviceCount();
+  return {"CUDA", Health::kOk, fmt::format("{}, {} GPUs", value, count)};
 }
 
 Finding nccl_finding() {
   return {"NCCL", Health::kNote, library_loads("libnccl.so.2") ? "found" : "not found",
-          "nothing to do: this build runs in one process"};
+          "nothing to do: ranks on GPUs need it, others do not"};
 }
 
 Finding threads_finding() {

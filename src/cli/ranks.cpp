@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 #include <c10/util/Logging.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "commands.h"
 #include "conclave/comm/agreement.h"
@@ -14,6 +15,7 @@
 #include "conclave/config/load.h"
 #include "conclave/config/parse.h"
 #include "conclave/core/error.h"
+#include "conclave/cuda/install.h"
 
 namespace conclave::cli {
 
@@ -26,8 +28,11 @@ Log rank_log(const std::optional<comm::Launch>& launch) {
   });
 }
 
-comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch, const train::RunConfig& config) {
-  if (!launch) return comm::single_rank();
+comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch, const train::RunConfig& config,
+                               const Log& log) {
+  const bool gpus = config.device == train::Device::kCuda;
+  const auto single = gpus ? comm::MakeSingle(cuda::single_with_gpu) : comm::make_single_communicator;
+  if (!launch) return comm::single_rank(single);
   if (!std::getenv("OMP_NUM_THREADS") && launch->local_size)
     at::set_num_threads(std::max(1, at::get_num_threads() / *launch->local_size));
   // What torch logs of its attempts to connect, with addresses of its code, our errors say in a line.
@@ -35,8 +40,16 @@ comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch, const 
   auto rendezvous = launch->rendezvous;
   rendezvous.timeout =
       std::chrono::milliseconds(static_cast<int64_t>(1000 * config.parallelism.timeout_seconds));
-  return comm::make_groups(comm::connect_gloo(rendezvous),
-                           {.expert = static_cast<int>(config.parallelism.expert_parallel_size)});
+  std::shared_ptr<comm::Communicator> world = comm::connect_gloo(rendezvous);
+  if (gpus) {
+    world = cuda::with_gpus(world, {.nccl = config.parallelism.backend == train::Backend::kNccl,
+                                    .timeout = rendezvous.timeout,
+                                    .on_failure = [log](const std::string& cause, const std::string& record) {
+                                      log.error(fmt::format("{}; the last operations:\n{}", cause, record));
+                                    }});
+  }
+  return comm::make_groups(world, {.expert = static_cast<int>(config.parallelism.expert_parallel_size)},
+                           single);
 }
 
 void refuse_different_configs(comm::Communicator& world, const config::Node& config) {

@@ -18,6 +18,7 @@
 #include "conclave/config/problems.h"
 #include "conclave/core/error.h"
 #include "conclave/core/files.h"
+#include "conclave/cuda/install.h"
 
 namespace conclave::cli {
 
@@ -105,6 +106,7 @@ std::string misspelt(const CLI::App& app, int argc, char** argv) {
 
 int run(int argc, char** argv, const moe::Registry& registry) {
   reserve_standard_streams();
+  cuda::offer();
   const BrokenPipesAreErrors pipes;
   CLI::App app{"Trains Mixture-of-Experts language models from YAML files.", "conclave"};
   app.require_subcommand(1);

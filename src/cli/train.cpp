@@ -148,7 +148,7 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   if (arguments.dry_run) return launch && launch->rank > 0 ? kDone : dry_run(arguments, start.config);
 
   const auto device = train::open_device(start.config.device, launch ? launch->local_rank : 0);
-  const auto ranks = connect_ranks(launch, start.config);
+  const auto ranks = connect_ranks(launch, start.config, start.log);
   try {
     return train_on(ranks, device, start, arguments, registry, command);
   } catch (const std::exception& error) {

@@ -26,9 +26,25 @@ comm::DataType data_type(c10::ScalarType type) {
   }
 }
 
+namespace {
+
+comm::Place place_of(const at::Tensor& tensor) {
+  return tensor.is_cpu() ? comm::Place::kHost : comm::Place::kDevice;
+}
+
+}  // namespace
+
+comm::Buffer buffer_of(const at::Tensor& tensor) {
+  return {tensor.mutable_data_ptr(), tensor.numel(), data_type(tensor.scalar_type()), place_of(tensor)};
+}
+
+comm::ConstBuffer const_buffer_of(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr(), tensor.numel(), data_type(tensor.scalar_type()), place_of(tensor)};
+}
+
 at::Tensor sum_over_ranks(const at::Tensor& tensor, comm::Communicator& ranks) {
   auto sum = tensor.detach().clone(at::MemoryFormat::Contiguous);
-  ranks.all_reduce({sum.mutable_data_ptr(), sum.numel(), data_type(sum.scalar_type())});
+  ranks.all_reduce(buffer_of(sum));
   return sum;
 }
 

@@ -34,9 +34,7 @@ at::Tensor exchange(const at::Tensor& rows, std::vector<int64_t> send, std::vect
   for (size_t i = 1; i < shape.size(); ++i) values *= shape[i];
   for (auto& count : send) count *= values;
   for (auto& count : receive) count *= values;
-  const auto type = data_type(rows.scalar_type());
-  ranks.all_to_all({rows.const_data_ptr(), rows.numel(), type}, send,
-                   {out.mutable_data_ptr(), out.numel(), type}, receive, content_of(rows));
+  ranks.all_to_all(const_buffer_of(rows), send, buffer_of(out), receive, content_of(rows));
   return out;
 }
 
@@ -74,9 +72,7 @@ at::Tensor gather_padded(const at::Tensor& rows, const std::vector<int64_t>& cou
   mine.narrow(0, 0, rows.size(0)).copy_(rows);
   shape.insert(shape.begin(), ranks.size());
   const auto all = at::empty(shape, rows.options());
-  const auto type = data_type(rows.scalar_type());
-  ranks.all_gather({mine.const_data_ptr(), mine.numel(), type}, {all.mutable_data_ptr(), all.numel(), type},
-                   content_of(rows));
+  ranks.all_gather(const_buffer_of(mine), buffer_of(all), content_of(rows));
   std::vector<at::Tensor> parts;
   for (size_t r = 0; r < counts.size(); ++r)
     parts.push_back(all[static_cast<int64_t>(r)].narrow(0, 0, counts[r]));
@@ -96,9 +92,7 @@ at::Tensor sum_padded(const at::Tensor& rows, const std::vector<int64_t>& counts
     parts[static_cast<int64_t>(r)].narrow(0, 0, counts[r]).copy_(rows.narrow(0, begin, counts[r]));
     begin += counts[r];
   }
-  const auto type = data_type(wide);
-  ranks.reduce_scatter({parts.const_data_ptr(), parts.numel(), type},
-                       {sum.mutable_data_ptr(), sum.numel(), type}, content_of(rows));
+  ranks.reduce_scatter(const_buffer_of(parts), buffer_of(sum), content_of(rows));
   return sum.narrow(0, 0, counts[static_cast<size_t>(ranks.rank())]).to(rows.scalar_type());
 }
 

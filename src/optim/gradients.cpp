@@ -95,13 +95,12 @@ struct Gradients::Flight {
               count.fill_(1);
             });
     }
-    const auto type = ops::data_type(s.flat.scalar_type());
     auto& ranks = shards->group(bucket.group);
-    const comm::Buffer flat{s.flat.mutable_data_ptr(), s.flat.numel(), type};
+    const auto flat = ops::buffer_of(s.flat);
     if (shards->is_shared_out(bucket)) {
       for (const size_t i : bucket.parameters) shards->parameters()[i].tensor.mutable_grad().reset();
       s.mine = at::zeros({length}, options);
-      s.work = ranks.start_reduce_scatter(flat, {s.mine.mutable_data_ptr(), length, type});
+      s.work = ranks.start_reduce_scatter(flat, ops::buffer_of(s.mine));
     } else {
       s.mine = s.flat[0];
       s.work = ranks.start_all_reduce(flat);

@@ -139,9 +139,7 @@ void ParameterShards::gather() const {
       }
     };
     visit(shard(bucket), mine, [](const at::Tensor& rows, const at::Tensor& part) { part.copy_(rows); });
-    const auto type = ops::data_type(mine.scalar_type());
-    ranks.all_gather({mine.const_data_ptr(), mine.numel(), type},
-                     {all.mutable_data_ptr(), all.numel(), type});
+    ranks.all_gather(ops::const_buffer_of(mine), ops::buffer_of(all));
     for (size_t s = 0; s < bucket.rows.size(); ++s) {
       if (s == shard(bucket)) continue;
       visit(s, all[static_cast<int64_t>(s)],

@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include "conclave/comm/agreement.h"
@@ -16,6 +17,7 @@
 #include "conclave/train/freeze.h"
 #include "conclave/train/init_from.h"
 #include "conclave/train/load_model.h"
+#include "conclave/train/memory_report.h"
 #include "conclave/train/model_state.h"
 #include "conclave/train/moe_metrics.h"
 
@@ -104,11 +106,28 @@ double Trainer::progress_at(int64_t step, double seconds) const {
 }
 
 TrainingResult Trainer::run() {
+  const auto give_up = [&](const std::string& reason) {
+    ranks_.world->abort(reason);  // before anything here waits for the others
+    report_failure(reason);
+  };
+  const auto out_of_memory = [&](const char* what) {
+    const auto text = out_of_memory_text(what, shards_->parameters(), *optimizer_, config_, model_->device());
+    give_up(text);
+    return Error(text, Error::Kind::kMemory);
+  };
   try {
     return run_to_end();
+  } catch (const std::bad_alloc& error) {
+    throw out_of_memory(error.what());
+  } catch (const c10::Error& error) {
+    const std::string what = error.what_without_backtrace();
+    const bool memory = dynamic_cast<const c10::OutOfMemoryError*>(&error) ||
+                        what.find("can't allocate memory") != std::string::npos;  // the CPU's allocator
+    if (memory) throw out_of_memory(what.c_str());
+    give_up(what);
+    throw;
   } catch (const std::exception& error) {
-    ranks_.world->abort(error.what());  // before anything here waits for the others
-    report_failure(error.what());
+    give_up(error.what());
     throw;
   }
 }

@@ -32,6 +32,7 @@ constexpr auto kType = c10::DeviceType::HPU;
 
 std::atomic<int64_t> num_waits{0}, num_uploads{0};
 std::atomic<int> waits_forbidden{0};
+std::atomic<size_t> memory_limit{SIZE_MAX};
 
 void count_wait(const std::string& what) {
   ++num_waits;
@@ -41,6 +42,8 @@ void count_wait(const std::string& what) {
 struct FarAllocator : public c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     if (bytes == 0) return {nullptr, kDevice};
+    TORCH_CHECK_WITH(OutOfMemoryError, far::allocated() + bytes <= memory_limit, "the device has no ", bytes,
+                     " bytes");
     void* place = far::allocate(bytes);
     return {place, place, &release, kDevice};
   }
@@ -242,6 +245,10 @@ void install(ops::KernelTable t) {
 
 Counts counts() {
   return {num_waits, num_uploads};
+}
+
+void limit_memory(size_t bytes) {
+  memory_limit = bytes;
 }
 
 NoWaits::NoWaits() {

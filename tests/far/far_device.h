@@ -32,6 +32,9 @@ class NoWaits {
   NoWaits(const NoWaits&) = delete;
 };
 
+// How much may be allocated at a time from now on; what asks for more gets c10::OutOfMemoryError.
+void limit_memory(size_t bytes);
+
 // While it lives the device's memory may be touched by pointers.
 class Inside {
  public:

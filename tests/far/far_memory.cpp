@@ -19,7 +19,7 @@ constexpr size_t kPage = 4096;
 struct Memory {
   std::mutex mutex;
   std::byte* base = nullptr;
-  size_t used = 0;
+  size_t used = 0, allocated = 0;
   int opened = 0;
   std::map<size_t, std::vector<void*>> unused;  // by size
   std::map<void*, size_t> sizes;
@@ -58,6 +58,7 @@ void* allocate(size_t bytes) {
     if (m.opened > 0) m.protect(PROT_READ | PROT_WRITE);
   }
   m.sizes[place] = size;
+  m.allocated += size;
   // What was not written shows.
   if (m.opened == 0) m.protect(PROT_READ | PROT_WRITE);
   std::memset(place, 0xff, bytes);
@@ -69,11 +70,13 @@ void release(void* place) {
   auto& m = memory();
   const std::lock_guard lock(m.mutex);
   m.unused[m.sizes.at(place)].push_back(place);
+  m.allocated -= m.sizes.at(place);
 }
 
-bool is_ours(const void* place) {
-  const auto& m = memory();
-  return place >= m.base && place < m.base + kRange;
+size_t allocated() {
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  return m.allocated;
 }
 
 void open_memory() {

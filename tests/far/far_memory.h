@@ -7,7 +7,7 @@ namespace conclave::far {
 // Memory of the device: one range of addresses, closed outside operations.
 void* allocate(size_t bytes);
 void release(void* memory);
-bool is_ours(const void* memory);
+size_t allocated();  // bytes
 
 // Nested; the first opens and the last closes.
 void open_memory();

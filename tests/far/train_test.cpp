@@ -42,8 +42,8 @@ TEST_F(FarRun, trains_as_on_the_host) {
     train(read("host" + name));
     train_far(read(name));
     expect_near("host" + name, name,
-                {"train/loss", "train/grad_norm", "final/loss", "moe/load_balancing_sequence",
-                 "moe/z_loss", "moe/bias_norm", "moe/drop_rate"});
+                {"train/loss", "train/grad_norm", "final/loss", "moe/load_balancing_sequence", "moe/z_loss",
+                 "moe/bias_norm", "moe/drop_rate"});
   }
 }
 
@@ -87,6 +87,22 @@ TEST_F(FarRun, logits_that_are_not_finite_stop_the_run_with_the_layers_name) {
   const auto text = failure([&] { train_far(read("broken"), hooks); });
   EXPECT_TRUE(has(text, "router of layer 1")) << text;
   EXPECT_TRUE(has(text, "logits are NaN or infinite")) << text;
+}
+
+TEST_F(FarRun, running_out_of_memory_says_who_holds_what_and_what_helps) {
+  far::install_host_kernels();
+  TrainerHooks hooks;
+  hooks.on_step = [&](const StepReport& report) {
+    if (report.step == 2) far::limit_memory(100 << 10);
+  };
+  const auto text = failure([&] { train_far(read("large"), hooks); });
+  far::limit_memory(SIZE_MAX);
+  for (const char* part : {"out of memory on hpu:0: parameters hold ", "gradients ", "moments ",
+                           "training.micro_batch_size=1 (is 3), training.recompute=full, "
+                           "parallelism.expert_parallel_size=2 on as many ranks",
+                           "the device has no "})
+    EXPECT_TRUE(has(text, part)) << text;
+  EXPECT_TRUE(has(bytes(folder_ / "large" / "STATUS.json"), "out of memory"));
 }
 
 }  // namespace

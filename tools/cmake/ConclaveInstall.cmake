@@ -7,7 +7,6 @@ option(CONCLAVE_INSTALL_TORCH_RPATH
 
 # Every room as it is, whole: a program may use what no other room does.
 get_property(_rooms GLOBAL PROPERTY CONCLAVE_STATIC_LIBRARIES)
-list(REMOVE_ITEM _rooms conclave_cuda)   # needs a GPU's libraries, and the library is to load without them
 add_library(conclave SHARED "${PROJECT_SOURCE_DIR}/tools/cmake/empty.cpp")
 add_library(conclave::conclave ALIAS conclave)
 target_link_libraries(conclave PUBLIC conclave::torch_cpu PRIVATE ${_rooms})
@@ -24,7 +23,14 @@ target_include_directories(conclave PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_D
 target_compile_features(conclave PUBLIC cxx_std_20)
 
 file(RELATIVE_PATH _lib_from_bin "${CMAKE_INSTALL_FULL_BINDIR}" "${CMAKE_INSTALL_FULL_LIBDIR}")
-set(_rpath "$<$<BOOL:${CONCLAVE_INSTALL_TORCH_RPATH}>:${CONCLAVE_TORCH_ROOT}/lib>")
+set(_rpath "${CONCLAVE_TORCH_ROOT}/lib")
+if(CONCLAVE_WITH_NCCL)
+  cmake_path(GET CONCLAVE_NCCL_LIBRARY PARENT_PATH _nccl)
+  list(APPEND _rpath "${_nccl}" "${CUDAToolkit_LIBRARY_DIR}")
+endif()
+if(NOT CONCLAVE_INSTALL_TORCH_RPATH)
+  set(_rpath "")
+endif()
 set_target_properties(conclave PROPERTIES INSTALL_RPATH "$ORIGIN;${_rpath}")
 set_target_properties(conclave_program PROPERTIES INSTALL_RPATH "$ORIGIN/${_lib_from_bin};${_rpath}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# conclave_room(NAME [TORCH] LINK ...): one static library per folder of src/, so that the link order repeats the layer
+# conclave_room(NAME [TORCH] [EXCLUDE ...] LINK ...): one static library per folder of src/, so that the link order repeats the layer
 # order of docs/architecture.md. conclave_tests(NAME [TORCH] [SOURCES ...] LINK ...): one test executable; without SOURCES
 # it is made of the folder of tests/ of that name. TORCH: compiled by conclave_use_torch().
 add_library(conclave_warnings INTERFACE)
@@ -60,8 +60,11 @@ conclave_use_torch(conclave_torch_headers)
 target_link_libraries(conclave_torch_headers PRIVATE fmt::fmt)
 
 function(conclave_room name)
-  cmake_parse_arguments(arg "TORCH" "" "LINK" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "" "EXCLUDE;LINK" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${name}/*.cpp")
+  foreach(absent ${arg_EXCLUDE})
+    list(REMOVE_ITEM sources "${PROJECT_SOURCE_DIR}/src/${name}/${absent}")
+  endforeach()
   if(NOT sources)
     add_library(conclave_${name} INTERFACE)
     target_link_libraries(conclave_${name} INTERFACE ${arg_LINK})

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "conclave/cuda/install.h"
+
+#include <dlfcn.h>
+
+#include <filesystem>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+
+#include "conclave/comm/devices.h"
+#include "conclave/comm/nccl.h"
+#include "conclave/core/error.h"
+#include "conclave/cuda/kernels.h"
+#include "conclave/cuda/nccl.h"
+
+namespace conclave::cuda {
+
+namespace {
+
+constexpr auto kGpu = c10::DeviceType::CUDA;
+
+// The stream that ATen computes in on the current device.
+CUstream_st* current_stream() {
+  const auto* gpus = c10::impl::getDeviceGuardImpl(kGpu);
+  return static_cast<CUstream_st*>(gpus->getStream(gpus->getDevice()).native_handle());
+}
+
+// The library beside the libtorch_cpu that this program runs with. Linked, it would cost every command a
+// third of a second and as many gigabytes of addresses.
+std::string load_torch_cuda() {
+  Dl_info cpu = {};
+  if (dladdr(reinterpret_cast<const void*>(&c10::impl::device_guard_impl_registry), &cpu) == 0)
+    return "LibTorch was not found among the loaded libraries";
+  const auto path = std::filesystem::path(cpu.dli_fname).parent_path() / "libtorch_cuda.so";
+  if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
+    return fmt::format("this LibTorch cannot use GPUs: {}", dlerror());
+  return c10::impl::hasDeviceGuardImpl(kGpu) ? "" : fmt::format("'{}' brings no GPUs", path.string());
+}
+
+// Of the weakest GPU, since any of them may be used.
+int compute_capability(int num_gpus) {
+  int weakest = INT32_MAX;
+  for (int gpu = 0; gpu < num_gpus; ++gpu) {
+    int major = 0, minor = 0;
+    (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu);
+    (void)cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, gpu);
+    weakest = std::min(weakest, 10 * major + minor);
+  }
+  return weakest;
+}
+
+std::string install() {
+  int num_gpus = 0;
+  const auto code = cudaGetDeviceCount(&num_gpus);
+  if (code != cudaSuccess) return fmt::format("no GPU can be used: {}", cudaGetErrorString(code));
+  if (num_gpus == 0) return "this machine has no GPU that is visible";
+  const int capability = compute_capability(num_gpus);
+  if (capability / 10 < 8 || capability / 10 > 10) {
+    return fmt::format("the kernels were built for {}, and a GPU has compute capability {}.{}",
+                       CONCLAVE_BUILT_FOR_GPUS, capability / 10, capability % 10);
+  }
+  if (auto why = load_torch_cuda(); !why.empty()) return why;
+  const bool hopper = capability == 90 || capability / 10 == 10;
+  ops::install_kernels(kGpu, make_kernels(current_stream, {.grouped_bf16 = hopper, .flash_attention = true}));
+  return "";
+}
+
+}  // namespace
+
+void offer() {
+  ops::offer_device(kGpu, install);
+}
+
+std::shared_ptr<comm::Communicator> with_gpus(std::shared_ptr<comm::Communicator> host,
+                                              const RankOptions& options) {
+  if (!options.nccl) {
+    return comm::host_and_device(host, comm::staged(host, make_device_memory(current_stream)));
+  }
+  return comm::host_and_device(
+      host, comm::connect_nccl(make_nccl(), make_device(current_stream), host,
+                               {.timeout = options.timeout, .on_failure = options.on_failure}));
+}
+
+std::shared_ptr<comm::Communicator> single_with_gpu() {
+  return comm::make_single_with_device(make_device_memory(current_stream));
+}
+
+}  // namespace conclave::cuda
