@@ -37,18 +37,19 @@ class MyCosineRouter : public Router {
     // Losses and metrics read the trace: logits and scores, differentiable.
     trace.logits_UE = unit(x_UD.to(shape_.dtype)).matmul(unit(weight_ED_).t()).div(options_.temperature);
     trace.probs_UE = trace.logits_UE.softmax(-1);
-    const auto logits_UE = checked_logits(trace.logits_UE, NonFinitePolicy::kError, shape_.layer);
+    const auto logits_UE = checked_logits(trace.logits_UE, NonFinitePolicy::kError, shape_.layer, trace);
 
     const int64_t num_units = x_UD.size(0), k = options_.top_k;
     // Ties go to the lowest expert; a recomputed layer repeats the decision.
     const auto chosen_UK = trace.decisions.decide([&] { return ops::select_top_k(logits_UE.detach(), k); });
-    const auto weight_UK = logits_UE.gather(1, chosen_UK.to(at::kLong)).softmax(-1);
+    // On a GPU refused logits are told later; until then there may be choices of -1, which are no pairs.
+    const auto weight_UK = logits_UE.gather(1, chosen_UK.clamp_min(0).to(at::kLong)).softmax(-1);
     // One pair a unit and choice, sorted by both; no capacity, so every pair is kept.
-    return {
-        units, shape_.num_experts,
-        make_sparse_plan(num_units, shape_.num_experts, at::arange(num_units, at::kInt).repeat_interleave(k),
-                         chosen_UK.reshape({-1}), at::arange(k, at::kInt).repeat({num_units}),
-                         weight_UK.reshape({-1}), /*kept_N=*/{})};
+    const auto int32 = chosen_UK.options();  // where the rows are
+    return {units, shape_.num_experts,
+            make_sparse_plan(num_units, shape_.num_experts, at::arange(num_units, int32).repeat_interleave(k),
+                             chosen_UK.reshape({-1}), at::arange(k, int32).repeat({num_units}),
+                             weight_UK.reshape({-1}), /*kept_N=*/{})};
   }
 
  private:

@@ -34,10 +34,9 @@ class ExpertChoiceRouter : public Router {
                     RouterTrace& trace) override {
     const int64_t num_units = x_UD.size(0), num_experts = shape_.num_experts;
     const auto scores = scored(at::linear(x_UD.to(shape_.dtype), weight_), ScoreFunction::kSoftmax,
-                               options_.on_nonfinite, shape_.layer);
+                               options_.on_nonfinite, shape_.layer, trace);
     trace.logits_UE = scores.logits_UE;
     trace.probs_UE = scores.probs_UE;
-    trace.non_finite = scores.non_finite;
     if (num_units == 0) return {units, num_experts, empty_plan(trace.probs_UE)};
 
     const double exact = static_cast<double>(num_units) * options_.factor.at(context.step) / num_experts;

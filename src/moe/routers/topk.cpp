@@ -49,10 +49,10 @@ class TopKRouter : public Router {
     const auto x =
         jittered(x_UD.to(shape_.dtype), options_.jitter_eps.at(context.step), units, context, shape_.layer);
     const auto logits_UE = noisy_logits(x, units, context, trace);
-    const auto scores = scored(logits_UE, options_.score_function, options_.on_nonfinite, shape_.layer);
+    const auto scores =
+        scored(logits_UE, options_.score_function, options_.on_nonfinite, shape_.layer, trace);
     trace.logits_UE = scores.logits_UE;
     trace.probs_UE = scores.probs_UE;
-    trace.non_finite = scores.non_finite;
     trace.num_choices = options_.top_k;
 
     auto chosen_UK = trace.decisions.decide([&] { return select(scores); });

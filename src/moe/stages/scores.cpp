@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include <ATen/ops/full_like.h>
 #include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/stack.h>
 #include <fmt/format.h>
@@ -18,27 +17,36 @@ const std::vector<std::pair<std::string, NonFinitePolicy>>& non_finite_names() {
   return names;
 }
 
-void refuse_logits(int64_t non_finite, int64_t of, int layer) {
+namespace {
+
+[[noreturn]] void refuse_logits(int64_t non_finite, int64_t of, int layer) {
   throw Error(fmt::format("router of layer {}: {} of {} logits are NaN or infinite; lower the learning rate, "
                           "add a z_loss, or set router.on_nonfinite: mask",
                           layer, non_finite, of),
               Error::Kind::kDiverged);
 }
 
-Scores scored(const at::Tensor& logits_UE, ScoreFunction function, NonFinitePolicy policy, int layer) {
-  Scores scores{.logits_UE = logits_UE};
-  const auto finite_UE = logits_UE.detach().isfinite();
+}  // namespace
+
+at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, int layer,
+                          RouterTrace& trace) {
+  const auto bad_UE = logits_UE.detach().isfinite().logical_not();
+  if (policy == NonFinitePolicy::kMask) return logits_UE.masked_fill(bad_UE, -INFINITY);
+  const auto count = bad_UE.sum();
+  if (!logits_UE.is_cpu()) {
+    trace.non_finite = count;
+  } else if (count.item<int64_t>() > 0) {
+    refuse_logits(count.item<int64_t>(), logits_UE.numel(), layer);
+  }
+  return logits_UE;
+}
+
+Scores scored(const at::Tensor& logits_UE, ScoreFunction function, NonFinitePolicy policy, int layer,
+              RouterTrace& trace) {
+  Scores scores{.logits_UE = checked_logits(logits_UE, policy, layer, trace)};
   if (policy == NonFinitePolicy::kMask) {
-    scores.masked_UE = finite_UE.logical_not();
-    scores.logits_UE =
-        logits_UE.masked_fill(scores.masked_UE, -INFINITY).masked_fill(scores.masked_UE.all(-1, true), 0.0);
-  } else {
-    const auto non_finite = finite_UE.logical_not().sum();
-    if (!logits_UE.is_cpu()) {
-      scores.non_finite = non_finite;
-    } else if (const auto count = non_finite.item<int64_t>(); count > 0) {
-      refuse_logits(count, logits_UE.numel(), layer);
-    }
+    scores.masked_UE = scores.logits_UE.detach().isinf();
+    scores.logits_UE = scores.logits_UE.masked_fill(scores.masked_UE.all(-1, true), 0.0);
   }
   const bool softmax = function == ScoreFunction::kSoftmax;
   scores.log_UE = softmax ? scores.logits_UE.log_softmax(-1) : at::log_sigmoid(scores.logits_UE);

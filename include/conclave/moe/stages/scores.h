@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
+#include "conclave/moe/forward_context.h"
 
 // Stage "score function": logits to scores, and what happens to logits that are no numbers.
 namespace conclave::moe {
@@ -15,8 +15,9 @@ enum class NonFinitePolicy { kError, kMask };
 // YAML spellings of NonFinitePolicy.
 const std::vector<std::pair<std::string, NonFinitePolicy>>& non_finite_names();
 
-// Throws what a router says of so many logits that are not finite (kind kDiverged).
-[[noreturn]] void refuse_logits(int64_t non_finite, int64_t of, int layer);
+// The logits with non-finite values refused (Error of kind kDiverged, naming the layer; of a device later,
+// see RefusedLogits), or replaced by -inf: a score of 0 that is never selected.
+at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, int layer, RouterTrace& trace);
 
 // Scores of all experts. `log_UE` is exact where a score underflows. A unit whose logits were masked whole
 // has logits 0 here, so that losses stay finite; `masked_UE` (undefined: none) says what may not be selected.
@@ -25,11 +26,11 @@ struct Scores {
   // Logarithms up to a constant per unit (logits under softmax): enough to compare and to renormalise, and
   // without a gradient path to other experts.
   at::Tensor relative_UE = {};
-  at::Tensor masked_UE = {};   // bool
-  at::Tensor non_finite = {};  // int64 [], of logits on a device that are to be refused (RefusedLogits)
+  at::Tensor masked_UE = {};  // bool
 };
-// Non-finite logits are refused, or replaced by -inf: a score of 0 that is never selected.
-Scores scored(const at::Tensor& logits_UE, ScoreFunction function, NonFinitePolicy policy, int layer);
+// Of logits as checked_logits() returns them.
+Scores scored(const at::Tensor& logits_UE, ScoreFunction function, NonFinitePolicy policy, int layer,
+              RouterTrace& trace);
 
 // The scores of the chosen experts made to sum to one, in log space: exact however small they are, with no
 // epsilon. left_out_UK (bool) get 0; a unit with all of them left out is treated as if it had none, so that
