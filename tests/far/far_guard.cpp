@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What torch asks of a device that computes at once: one device, one stream, events that have always
 // happened.
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/HPUHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
@@ -28,6 +29,9 @@ C10_REGISTER_GUARD_IMPL(HPU, FarGuard)
 struct HPUHooks final : public at::HPUHooksInterface {
   explicit HPUHooks(at::HPUHooksArgs) {}
   void init() const override {}
+  const at::Generator& getDefaultGenerator(c10::DeviceIndex) const override {
+    return at::detail::getDefaultCPUGenerator();
+  }
   bool hasHPU() const override { return true; }
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }

@@ -47,6 +47,20 @@ TEST_F(FarRun, trains_as_on_the_host) {
   }
 }
 
+// bf16 through all that a GPU has of its own: products in groups, attention over documents.
+TEST_F(FarRun, trains_in_bf16_as_on_the_host_up_to_rounding) {
+  far::install_emulated_kernels();
+  const std::vector<std::string> bf16 = {"training.precision=bf16", "model.hidden_size=24",
+                                         "model.num_key_value_heads=1", "model.moe.moe_intermediate_size=16"};
+  train(read("host_bf16", bf16));
+  train_far(read("far_bf16", bf16));
+  const auto host = metrics("host_bf16"), there = metrics("far_bf16");
+  for (const char* name : {"train/loss", "final/loss"}) {
+    for (size_t i = 0; i < host.at(name).size(); ++i)
+      EXPECT_NEAR(there.at(name).at(i), host.at(name)[i], 5e-3 * host.at(name)[i]) << name << " " << i;
+  }
+}
+
 // Started on one, continued on the other: checkpoints know no device.
 TEST_F(FarRun, a_checkpoint_continues_on_another_device) {
   far::install_host_kernels();
