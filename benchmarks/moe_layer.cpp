@@ -7,7 +7,7 @@
 //   limit
 // First all three must agree in outputs and gradients; then they take turns. Freed memory stays with the
 // process, so that no contestant is timed for the kernel's clearing of pages.
-// usage: bench_moe_layer [fp32|bf16] [turns] [shape]
+// usage: bench_moe_layer [fp32|bf16] [turns] [shape] [cpu|cuda]
 #include <malloc.h>
 #include <algorithm>
 #include <chrono>
@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <functional>
 #include <limits>
+#include <span>
 #include <string>
 
 #include <ATen/Parallel.h>
@@ -30,11 +31,14 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
+#include "conclave/cuda/install.h"
 #include "conclave/moe/layer.h"
 #include "conclave/moe/routing_plan.h"
+#include "conclave/train/machine_options.h"
 
 namespace {
 
@@ -51,20 +55,26 @@ constexpr Shape kShapes[] = {{"quickstart", 2048, 256, 256, 8, 2},
                              {"olmoe-mini", 2048, 512, 256, 32, 8},
                              {"qwen3-mini", 2048, 512, 192, 64, 8}};
 
+// Of the models themselves, for GPUs.
+constexpr Shape kGpuShapes[] = {{"olmoe", 8192, 2048, 1024, 64, 8},
+                                {"qwen3-30b", 8192, 2048, 768, 128, 8},
+                                {"gpt-oss-20b", 8192, 2880, 2880, 32, 4},
+                                {"mixtral-8x7b", 4096, 4096, 14336, 8, 2}};
+
 struct Case {
   Shape shape;
   at::Tensor x_TD, weight_N, w13_E2FD, w2_EDF, d_out_TD;
   moe::SparsePlan plan;
 
-  Case(const Shape& s, at::ScalarType dtype) : shape(s) {
-    const auto leaf = [](at::Tensor t) { return t.set_requires_grad(true); };
+  Case(const Shape& s, at::ScalarType dtype, c10::Device device) : shape(s) {
+    const auto leaf = [&](const at::Tensor& t) { return t.to(device).set_requires_grad(true); };
     const double scale = 1.0 / std::sqrt(static_cast<double>(s.width));
     x_TD = leaf(at::randn({s.tokens, s.width}).to(dtype));
     weight_N = leaf(at::rand({s.tokens * s.top_k}).add(0.1));
     w13_E2FD = leaf(at::randn({s.num_experts, 2 * s.expert_width, s.width}).mul(scale));
     w2_EDF = leaf(at::randn({s.num_experts, s.width, s.expert_width}).mul(scale));
-    d_out_TD = at::randn({s.tokens, s.width}).to(dtype);
-    const auto pair = at::arange(s.tokens * s.top_k, at::kInt);
+    d_out_TD = at::randn({s.tokens, s.width}).to(dtype).to(device);
+    const auto pair = at::arange(s.tokens * s.top_k, at::TensorOptions(at::kInt).device(device));
     const auto unit = pair.div(s.top_k, "floor").to(at::kInt);
     // Choice c of token t goes to expert (t + c * E / k) mod E: every expert gets the same number of rows.
     const auto choice = pair.sub(unit.mul(s.top_k)).to(at::kInt);
@@ -87,8 +97,7 @@ at::Tensor run_loop(const Case& c) {
   auto out_TD = at::zeros_like(c.x_TD);
   const auto unit_A = c.plan.unit_N.index_select(0, c.plan.pair_of_row_A);
   for (int64_t e = 0; e < c.shape.num_experts; ++e) {
-    const auto* offsets = c.plan.expert_offsets_E1.const_data_ptr<int32_t>();
-    const int64_t first = offsets[e], count = offsets[e + 1] - first;
+    const int64_t count = c.shape.tokens * c.shape.top_k / c.shape.num_experts, first = e * count;
     const auto unit = unit_A.narrow(0, first, count);
     const auto h = at::linear(c.x_TD.index_select(0, unit), c.w13_E2FD[e].to(dtype));
     const auto act = at::silu(h.narrow(1, 0, c.shape.expert_width))
@@ -118,7 +127,9 @@ std::function<void()> gemm_only(const Case& c) {
   const auto& s = c.shape;
   const int64_t rows = s.tokens * s.top_k / s.num_experts;
   const auto dtype = c.x_TD.scalar_type();
-  const auto make = [&](int64_t a, int64_t b) { return at::randn({s.num_experts, a, b}).to(dtype); };
+  const auto make = [&](int64_t a, int64_t b) {
+    return at::randn({s.num_experts, a, b}, c.x_TD.options().requires_grad(false)).to(dtype);
+  };
   const auto x = make(rows, s.width), act = make(rows, s.expert_width), d_y = make(rows, s.width),
              d_h = make(rows, 2 * s.expert_width);
   const auto h = at::empty_like(d_h), y = at::empty_like(d_y), d_act = at::empty_like(act),
@@ -159,9 +170,12 @@ void check(const Case& c, Run run, const char* name, double tolerance) {
   }
 }
 
-double time_ms(const std::function<void()>& body) {
+double time_ms(const std::function<void()>& body, c10::Device device) {
+  const auto* work = c10::impl::getDeviceGuardImpl(device.type());
+  if (!device.is_cpu()) work->synchronizeDevice(device.index());
   const auto begin = std::chrono::steady_clock::now();
   body();
+  if (!device.is_cpu()) work->synchronizeDevice(device.index());
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
 }
 
@@ -170,8 +184,8 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-void bench(const Shape& shape, at::ScalarType dtype, int turns) {
-  const Case c(shape, dtype);
+void bench(const Shape& shape, at::ScalarType dtype, int turns, c10::Device device) {
+  const Case c(shape, dtype, device);
   const double tolerance = dtype == at::kFloat ? 2e-5 : 2e-2;
   check(c, run_conclave, "conclave", tolerance);
   check(c, run_grouped, "grouped", tolerance);
@@ -186,7 +200,7 @@ void bench(const Shape& shape, at::ScalarType dtype, int turns) {
   std::vector<std::vector<double>> ms(bodies.size());
   for (int turn = 0; turn <= turns; ++turn) {
     for (size_t i = 0; i < bodies.size(); ++i) {
-      const double t = time_ms(bodies[i]);
+      const double t = time_ms(bodies[i], device);
       if (turn > 0) ms[i].push_back(t);
     }
   }
@@ -207,16 +221,19 @@ int main(int argc, char** argv) {
   try {
     const std::string precision = argc > 1 ? argv[1] : "fp32";
     if (precision != "fp32" && precision != "bf16")
-      throw Error("usage: bench_moe_layer [fp32|bf16] [turns] [shape]");
+      throw Error("usage: bench_moe_layer [fp32|bf16] [turns] [shape] [cpu|cuda]");
     const int turns = argc > 2 ? std::atoi(argv[2]) : 15;
     const std::string only = argc > 3 ? argv[3] : "";
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
     fmt::print("forward + backward, {}, {} threads, medians of {} interleaved turns\n", precision,
                at::get_num_threads(), turns);
-    for (const auto& shape : kShapes) {
+    cuda::offer();
+    const bool gpu = argc > 4 && std::string(argv[4]) == "cuda";
+    const auto device = train::open_device(gpu ? train::Device::kCuda : train::Device::kCpu);
+    for (const auto& shape : gpu ? std::span<const Shape>(kGpuShapes) : std::span<const Shape>(kShapes)) {
       if (only.empty() || only == shape.name)
-        bench(shape, precision == "bf16" ? at::kBFloat16 : at::kFloat, turns);
+        bench(shape, precision == "bf16" ? at::kBFloat16 : at::kFloat, turns, device);
     }
     return 0;
   } catch (const std::exception& error) {

@@ -68,7 +68,7 @@ std::pair<double, double> train(NextByte& model, const at::Tensor& text, int64_t
   const auto windows = text.unfold(0, kHistory + 1, 1);
   const auto balance = moe::make_load_balancing_loss({.weight = 0.01});
   torch::optim::AdamW optimizer(model.parameters(), torch::optim::AdamWOptions(3e-3).weight_decay(0.01));
-  moe::RoutingCounts counts;
+  moe::CountSums counts;
   double first = 0, last = 0;
   for (int64_t step = 0; step < steps; ++step) {
     const auto batch = windows.index_select(0, at::randint(windows.size(0), {kBatch}, draws, at::kLong));
@@ -88,9 +88,10 @@ std::pair<double, double> train(NextByte& model, const at::Tensor& text, int64_t
       std::printf("step %3d  loss %.4f  balance %.4f\n", static_cast<int>(step), last,
                   auxiliary.item<double>());
   }
+  const auto loads = counts.to_host().requested;
   std::printf("expert loads:");
-  for (const int64_t count : counts.requested) std::printf(" %lld", static_cast<long long>(count));
-  std::printf("  (max / mean %.2f)\n", moe::load_max_over_mean(counts.requested));
+  for (const int64_t count : loads) std::printf(" %lld", static_cast<long long>(count));
+  std::printf("  (max / mean %.2f)\n", moe::load_max_over_mean(loads));
   return {first, last};
 }
 

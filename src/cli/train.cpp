@@ -144,10 +144,11 @@ int train_command(const TrainArguments& arguments, const moe::Registry& registry
   if (arguments.dry_run && !launch) num_ranks.reset();  // as many as the file asks for
   start.config = train::read_run_config(arguments.config, arguments.overrides, registry, &start.written,
                                         start.log, num_ranks);
+  c10::Device device = c10::DeviceType::CPU;  // a dry run may be for another machine
+  if (!arguments.dry_run) device = train::open_device(start.config.device, launch ? launch->local_rank : 0);
   start.log.info(describe_model(start.config, registry));
   if (arguments.dry_run) return launch && launch->rank > 0 ? kDone : dry_run(arguments, start.config);
 
-  const auto device = train::open_device(start.config.device, launch ? launch->local_rank : 0);
   const auto ranks = connect_ranks(launch, start.config, start.log);
   try {
     return train_on(ranks, device, start, arguments, registry, command);

@@ -53,10 +53,19 @@ int compute_capability(int num_gpus) {
 }
 
 std::string install() {
-  int num_gpus = 0;
+  int driver = 0, runtime = 0, num_gpus = 0;
+  (void)cudaRuntimeGetVersion(&runtime);
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+    return "this machine has no GPU: no NVIDIA driver is loaded";
   const auto code = cudaGetDeviceCount(&num_gpus);
+  if (code == cudaErrorInsufficientDriver) {
+    const auto text = [](int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); };
+    return fmt::format("the NVIDIA driver knows CUDA {}, and this program needs {}: install a newer driver",
+                       text(driver), text(runtime));
+  }
+  if (code == cudaErrorNoDevice || (code == cudaSuccess && num_gpus == 0))
+    return "no GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES";
   if (code != cudaSuccess) return fmt::format("no GPU can be used: {}", cudaGetErrorString(code));
-  if (num_gpus == 0) return "this machine has no GPU that is visible";
   const int capability = compute_capability(num_gpus);
   if (capability / 10 < 8 || capability / 10 > 10) {
     return fmt::format("the kernels were built for {}, and a GPU has compute capability {}.{}",

@@ -93,7 +93,7 @@ TEST_F(RunConfigKeys, the_whole_tree_loads_and_every_auto_is_a_value_with_its_re
   EXPECT_EQ(config.run.folder(), "runs/quickstart");
   const auto dump = dump_run_config(config, registry_, &written);
   const auto text = config::emit_yaml_with_origins(dump);
-  for (const char* line : {"device: cpu  # auto: the only device of this version\n",
+  for (const char* line : {"device: cpu  # auto: this program was built for CPUs\n",
                            "  vocab_size: 257  # auto: size of the tokenizer\n",
                            "      type: local  # auto: every rank has all experts\n",
                            "  data_parallel_size: 1  # auto: as many ranks as share the experts\n",
@@ -155,7 +155,11 @@ TEST_F(RunConfigKeys, sizes_that_do_not_fit_each_other_are_told_in_the_users_ter
 
 TEST_F(RunConfigKeys, what_this_version_cannot_run_on_is_refused_by_name) {
   const auto one = [&](const std::string& override_text) { return mistakes({override_text}); };
-  EXPECT_TRUE(has(one("device=cuda"), "device: this version computes on the CPU only"));
+  // A file for another machine is valid here; opening its device is not.
+  EXPECT_EQ(one("device=cuda"), "");
+  EXPECT_EQ(open_device(Device::kCpu), c10::Device(c10::DeviceType::CPU));
+  EXPECT_EQ(failure([] { open_device(Device::kCuda); }),
+            "device: cuda: this program was built for CPUs; write device: cpu, or leave it at auto");
   EXPECT_TRUE(has(one("device=gpu"), "choices: auto, cpu, cuda"));
   for (const char* key : {"tensor_parallel_size", "expert_tensor_parallel_size"}) {
     const auto message = one(fmt::format("parallelism.{}=4", key));
@@ -163,7 +167,8 @@ TEST_F(RunConfigKeys, what_this_version_cannot_run_on_is_refused_by_name) {
     EXPECT_EQ(one(fmt::format("parallelism.{}=1", key)), "");
   }
   EXPECT_TRUE(has(one("parallelism.zero_stage=2"), "this version keeps them whole"));
-  EXPECT_TRUE(has(one("parallelism.backend=nccl"), "this version computes on the CPU"));
+  EXPECT_TRUE(has(one("parallelism.backend=nccl"), "parallelism.backend: nccl connects GPUs"));
+  EXPECT_EQ(mistakes({"device=cuda", "parallelism.backend=nccl"}), "");
   EXPECT_TRUE(has(one("model.moe.dispatcher.rank_budget=100"), "one rank has all experts"));
   EXPECT_TRUE(has(one("model.moe.dispatcher.on_overflow=drop"), "rank_budget is null"));
   EXPECT_EQ(one("model.moe.dispatcher={type: local}"), "");

@@ -14,11 +14,13 @@ build_jobs() {
 # configure_preset PRESET: afresh if the presets, LibTorch or the place of the checkout changed. (That CMake files or
 # lists of sources changed, ninja finds out by itself.)
 configure_preset() {
-  local folder="build/$1" key log="build/$1.configure.log"
-  key="$({ cat CMakePresets.json && printf '%s\n' "$PWD" "$CONCLAVE_TORCH"; } | digest)"
+  local folder="build/$1" key log="build/$1.configure.log" gpu=()
+  # The program gets kernels where there is a GPU for them; elsewhere it would only be built longer.
+  if [[ "$1" == release ]] && nvidia-smi -L 2>/dev/null | grep -q GPU; then gpu=(-DCONCLAVE_CUDA=AUTO); fi
+  key="$({ cat CMakePresets.json && printf '%s\n' "$PWD" "$CONCLAVE_TORCH" "${gpu[@]}"; } | digest)"
   [[ -e "$folder/build.ninja" && "$(cat "$folder/.configured" 2>/dev/null)" == "$key" ]] && return 0
   say "configuring $folder"
-  if ! cmake --preset "$1" --fresh >"$log" 2>&1; then
+  if ! cmake --preset "$1" --fresh "${gpu[@]}" >"$log" 2>&1; then
     cat "$log" >&2
     fail "configuring the preset '$1' failed; see above"
   fi

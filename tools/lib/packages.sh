@@ -5,6 +5,9 @@
 packages_needed=("g++=g++" "cmake=cmake" "ninja-build=ninja" "python3=python3" libfmt-dev libspdlog-dev libyaml-cpp-dev
   nlohmann-json3-dev libcli11-dev zlib1g-dev libzstd-dev libxxhash-dev)
 packages_for_tests=(libgtest-dev libgmock-dev)
+# For a machine where nothing can be installed: the above that are libraries, with what they load.
+packages_packed=(libfmt-dev libfmt9 libspdlog-dev libspdlog1.10 libyaml-cpp-dev libyaml-cpp0.7 nlohmann-json3-dev
+  libcli11-dev zlib1g-dev zlib1g libzstd-dev libzstd1 libxxhash-dev libxxhash0 libgtest-dev libgmock-dev)
 packages_helpful=("git=git" "ccache=ccache" "mold=mold" "iproute2=ip" clang-format python3-pip python3-venv)
 packages_complete=yes # no: tools/test would miss something, so the next set-up looks again
 

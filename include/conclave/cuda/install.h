@@ -15,12 +15,12 @@ namespace conclave::cuda {
 void offer();
 
 struct RankOptions {
-  // Buffers on the GPUs go through NCCL; false: through the memory of the host and what connects it, for which
-  // ranks may share a GPU.
+  // Buffers on the GPUs go through NCCL; false: through the memory of the host and what connects it, for
+  // which ranks may share a GPU.
   bool nccl = true;
   std::chrono::milliseconds timeout = std::chrono::minutes(5);
-  // Called once, from any thread, when NCCL's operations have come to an end for this rank: why, and what they
-  // were, a line each.
+  // Called once, from any thread, when NCCL's operations have come to an end for this rank: why, and what
+  // they were, a line each.
   std::function<void(const std::string& cause, const std::string& record)> on_failure = {};
 };
 
