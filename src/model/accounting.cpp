@@ -61,7 +61,7 @@ int64_t bytes_of(c10::ScalarType dtype) {
 }
 
 // A norm keeps its input and, for what follows, its output; the rotation of queries and keys keeps nothing.
-// What attention itself keeps has the type in which this CPU multiplies.
+// What attention itself keeps has the type in which the device multiplies.
 SavedByLayer saved_by_layer(const ModelOptions& o, int64_t layer, const MicroBatch& m) {
   const auto activations = m.activations;
   const int64_t q = o.num_attention_heads * o.head_width(), kv = o.num_key_value_heads * o.head_width();
@@ -86,6 +86,16 @@ SavedByLayer saved_by_layer(const ModelOptions& o, int64_t layer, const MicroBat
     saved.arrived = value * o.hidden_size * (m.share.gather_tokens ? m.share.expert_ranks : m.active_experts);
   }
   return saved;
+}
+
+// What the backward pass of a layer's experts has at hand where all of them are multiplied at once: inputs,
+// gradients and activations of all rows, and in bf16 copies of the weights with their gradients.
+int64_t experts_at_once(const ModelOptions& o, const MicroBatch& m, int64_t tokens) {
+  if (m.device == c10::DeviceType::CPU || !o.moe) return 0;
+  const int64_t value = bytes_of(m.activations), inner = o.moe->moe_intermediate_size;
+  const int64_t rows = tokens * m.active_experts * value * (3 * o.hidden_size + 4 * inner);
+  const int64_t here = o.moe->num_experts / m.share.expert_ranks;
+  return rows + (value < 4 ? value * here * 5 * o.hidden_size * inner : 0);
 }
 
 }  // namespace
@@ -114,7 +124,9 @@ int64_t activation_bytes(const ModelOptions& o, int64_t vocab_size, const MicroB
     }
   }
   const int64_t logits = 2 * std::min(tokens, kLossChunk) * vocab_size;
-  return tokens * (per_token + recomputed) + wide * (vocab_size * o.hidden_size + logits);
+  // The loss's chunk is gone when the layers' backward begins.
+  const int64_t loss = wide * logits, experts = experts_at_once(o, m, tokens);
+  return tokens * (per_token + recomputed) + wide * vocab_size * o.hidden_size + std::max(loss, experts);
 }
 
 }  // namespace conclave::model

@@ -71,6 +71,10 @@ void DispatcherOptions::fields(config::Fields& f) {
     "dropped, "
     "which depends on which experts share a rank; rerun: the step is repeated with a budget that is enough.")
       .only_if([this] { return rank_budget.has_value(); }, "rank_budget is null");
+  f("pad_to_capacity", pad_to_capacity,
+    "all_to_all: each rank sends every expert as many rows as its capacity, empty ones too; nobody waits for "
+    "counts, and shapes are the same in every step.")
+      .alias("moe_pad_expert_input_to_capacity");
 }
 
 int64_t MoeOptions::shared_width() const {

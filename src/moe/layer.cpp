@@ -96,8 +96,8 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
   CONCLAVE_CHECK(
       tokens.num_rows == x_RD.size(0),
       fmt::format("MoeLayer: the context describes {} rows, x has {}", tokens.num_rows, x_RD.size(0)));
-  const bool padded = tokens.row_of_unit_U.defined();
-  const auto x_UD = padded ? x_RD.index_select(0, tokens.row_of_unit_U) : x_RD;
+  const bool has_padding = tokens.row_of_unit_U.defined();
+  const auto x_UD = has_padding ? x_RD.index_select(0, tokens.row_of_unit_U) : x_RD;
 
   RouterTrace trace{.layer = options_.layer};
   if (!context.replay.empty()) trace.decisions = context.replay.at(context.traces.size()).repeated();
@@ -108,7 +108,7 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
       dispatcher_->give_up(options_.num_experts);
     throw;
   }
-  auto pairs = placed(pairs_of(trace.plan));
+  auto pairs = padded(placed(pairs_of(trace.plan)));
   auto& layout = trace.decisions.layout;
   if (!layout) layout = dispatcher_->plan(pairs);
   at::Tensor shared;  // computed while the ranks exchange their counts
@@ -121,7 +121,7 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
   if (shared.defined()) y_UD = y_UD.add(shared);
   if (options_.expert_parallel) trace.most_rank_rows = layout->most_rows();
   context.traces.push_back(std::move(trace));
-  if (!padded) return y_UD.view(x.sizes());
+  if (!has_padding) return y_UD.view(x.sizes());
   return at::zeros_like(x_RD).index_copy(0, tokens.row_of_unit_U, y_UD).view(x.sizes());
 }
 
@@ -146,9 +146,16 @@ SparsePlan MoeLayer::placed(SparsePlan pairs) const {
                          .mul(here)
                          .add(pairs.expert_N.div(ranks, "floor"))
                          .masked_fill(pairs.expert_N.lt(0), -1);
-  return make_sparse_plan(pairs.unit_offsets_U1.size(0) - 1, options_.num_experts, pairs.unit_N,
-                          place.to(at::kInt), pairs.choice_N, pairs.weight_N,
-                          pairs.row_of_pair_N.ge(0).to(at::kByte));
+  auto renumbered = make_sparse_plan(pairs.unit_offsets_U1.size(0) - 1, options_.num_experts, pairs.unit_N,
+                                     place.to(at::kInt), pairs.choice_N, pairs.weight_N,
+                                     pairs.row_of_pair_N.ge(0).to(at::kByte));
+  renumbered.capacity = pairs.capacity;
+  return renumbered;
+}
+
+SparsePlan MoeLayer::padded(SparsePlan pairs) const {
+  const bool pads = options_.expert_parallel && options_.pad_to_capacity && pairs.capacity > 0;
+  return pads ? padded_to_capacity(pairs, options_.num_experts) : pairs;
 }
 
 // What is dropped for a rank's budget counts in the plan like what is dropped for an expert's capacity.

@@ -2,8 +2,10 @@
 #include "conclave/moe/routing_plan.h"
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/searchsorted.h>
 
+#include "conclave/core/error.h"
 #include "conclave/ops/functions.h"
 
 namespace conclave::moe {
@@ -25,6 +27,29 @@ SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor u
   plan.pair_of_row_A = std::move(sorted.pair_of_row_A);
   plan.expert_offsets_E1 = std::move(sorted.expert_offsets_E1);
   return plan;
+}
+
+SparsePlan padded_to_capacity(const SparsePlan& plan, int64_t num_experts) {
+  const int64_t capacity = plan.capacity;
+  CONCLAVE_CHECK(capacity > 0, "padded_to_capacity: the plan has no capacity");
+  const auto int32 = plan.row_of_pair_N.options();
+  const auto& offsets_E1 = plan.expert_offsets_E1;
+  const auto first_E = offsets_E1.narrow(0, 0, num_experts), last_E = offsets_E1.narrow(0, 1, num_experts);
+  SparsePlan padded = plan;
+  padded.padded = true;
+  padded.expert_offsets_E1 = at::arange(num_experts + 1, int32).mul(capacity);
+  // Row s of expert e is row first + s of the plan, if the expert has so many.
+  const auto row_EC = first_E.unsqueeze(1).add(at::arange(capacity, int32));
+  const auto none_EC = row_EC.ge(last_E.unsqueeze(1));
+  const bool some = plan.pair_of_row_A.size(0) > 0;
+  const auto pair_A = some ? plan.pair_of_row_A : at::full({1}, -1, int32);
+  padded.pair_of_row_A = pair_A.index_select(0, row_EC.masked_fill(none_EC, 0).reshape({-1}))
+                             .masked_fill(none_EC.reshape({-1}), -1);
+  const auto expert_N = plan.expert_N.clamp_min(0);
+  padded.row_of_pair_N = plan.row_of_pair_N.sub(first_E.index_select(0, expert_N))
+                             .add(expert_N.mul(capacity))
+                             .masked_fill(plan.row_of_pair_N.lt(0), -1);
+  return padded;
 }
 
 at::Tensor unit_of_row(const SparsePlan& plan) {

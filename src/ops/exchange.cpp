@@ -26,10 +26,14 @@ comm::Content content_of(const at::Tensor& rows) {
 }
 
 at::Tensor exchange(const at::Tensor& rows, std::vector<int64_t> send, std::vector<int64_t> receive,
-                    comm::Communicator& ranks) {
+                    comm::Communicator& ranks, bool equal) {
   auto shape = rows.sizes().vec();
   shape[0] = std::accumulate(receive.begin(), receive.end(), int64_t{0});
   auto out = at::empty(shape, rows.options());
+  if (equal) {
+    ranks.all_to_all_equal(const_buffer_of(rows), buffer_of(out), content_of(rows));
+    return out;
+  }
   int64_t values = 1;  // of one row
   for (size_t i = 1; i < shape.size(); ++i) values *= shape[i];
   for (auto& count : send) count *= values;
@@ -47,17 +51,19 @@ struct Holder : torch::CustomClassHolder {
 struct ExchangeRows : public torch::autograd::Function<ExchangeRows> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rows, const std::vector<int64_t>& send,
                             const std::vector<int64_t>& receive,
-                            const std::shared_ptr<comm::Communicator>& ranks) {
+                            const std::shared_ptr<comm::Communicator>& ranks, bool equal) {
+    ctx->saved_data["equal"] = equal;
     ctx->saved_data["send"] = send;
     ctx->saved_data["receive"] = receive;
     ctx->saved_data["ranks"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(ranks));
-    return exchange(rows.contiguous(), send, receive, *ranks);
+    return exchange(rows.contiguous(), send, receive, *ranks, equal);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto holder = c10::static_intrusive_pointer_cast<Holder>(ctx->saved_data["ranks"].toCapsule());
-    return {exchange(grads[0].contiguous(), ctx->saved_data["receive"].toIntVector(),
-                     ctx->saved_data["send"].toIntVector(), *holder->ranks),
-            at::Tensor(), at::Tensor(), at::Tensor()};
+    return {
+        exchange(grads[0].contiguous(), ctx->saved_data["receive"].toIntVector(),
+                 ctx->saved_data["send"].toIntVector(), *holder->ranks, ctx->saved_data["equal"].toBool()),
+        at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -132,8 +138,8 @@ struct GatherRows : public torch::autograd::Function<GatherRows> {
 }  // namespace
 
 at::Tensor exchange_rows(const at::Tensor& rows, std::vector<int64_t> send, std::vector<int64_t> receive,
-                         std::shared_ptr<comm::Communicator> ranks) {
-  return ExchangeRows::apply(rows, send, receive, ranks);
+                         std::shared_ptr<comm::Communicator> ranks, bool equal) {
+  return ExchangeRows::apply(rows, send, receive, ranks, equal);
 }
 
 at::Tensor gather_from_ranks(const at::Tensor& rows, std::vector<int64_t> counts,

@@ -120,13 +120,36 @@ void check_started(const ParallelismOptions& parallelism, int64_t num_ranks, con
   }
 }
 
-void check_experts(const RunConfig& config, const config::Node& root, config::Problems& problems) {
+void check_padding(const RunConfig& config, const moe::Registry& registry, const config::Node& root,
+                   config::Problems& problems) {
+  const auto& moe = *config.model.moe;
+  if (!moe.dispatcher.pad_to_capacity) return;
+  const auto add = [&](const std::string& problem, const std::string& remedy) {
+    problems.add(nearest_written(root, {"model", "moe", "dispatcher", "pad_to_capacity"})->origin,
+                 "model.moe.dispatcher.pad_to_capacity: " + problem, remedy);
+  };
+  if (moe.dispatcher.type == model::DispatcherType::kAllGather)
+    add("all_gather sends tokens, not rows for experts", "write type: all_to_all or auto");
+  if (moe.dispatcher.rank_budget)
+    add("what a rank gets is the capacity of its experts, whatever the rank_budget",
+        "leave one of the two out");
+  if (!registry.routers.at(moe.router.type).caps(moe.router.options).drops_in_training)
+    add("the router has no capacity", "set model.moe.router.capacity.factor");
+}
+
+void check_experts(const RunConfig& config, const moe::Registry& registry, const config::Node& root,
+                   config::Problems& problems) {
   const int64_t ranks = config.parallelism.expert_parallel_size;
   if (ranks == 1) {
     if (config.model.moe && config.model.moe->dispatcher.rank_budget) {
       problems.add(nearest_written(root, {"model", "moe", "dispatcher", "rank_budget"})->origin,
                    "model.moe.dispatcher.rank_budget: one rank has all experts, and gets all rows",
                    "set parallelism.expert_parallel_size, or leave the budget out");
+    }
+    if (config.model.moe && config.model.moe->dispatcher.pad_to_capacity) {
+      problems.add(nearest_written(root, {"model", "moe", "dispatcher", "pad_to_capacity"})->origin,
+                   "model.moe.dispatcher.pad_to_capacity: one rank has all experts, and nothing is sent",
+                   "set parallelism.expert_parallel_size, or leave it out");
     }
     return;
   }
@@ -149,15 +172,16 @@ void check_experts(const RunConfig& config, const config::Node& root, config::Pr
                     ranks),
         "write all_to_all, all_gather or auto");
   }
+  check_padding(config, registry, root, problems);
 }
 
 }  // namespace
 
-void check_layout(const RunConfig& config, std::optional<int64_t> num_ranks, const config::Node& root,
-                  config::Problems& problems) {
+void check_layout(const RunConfig& config, const moe::Registry& registry, std::optional<int64_t> num_ranks,
+                  const config::Node& root, config::Problems& problems) {
   const auto& parallelism = config.parallelism;
   const auto& training = config.training;
-  check_experts(config, root, problems);
+  check_experts(config, registry, root, problems);
   if (num_ranks) check_started(parallelism, *num_ranks, root, problems);
   const int64_t ranks =
       num_ranks.value_or(parallelism.data_parallel_size.value_or(parallelism.expert_parallel_size));

@@ -16,8 +16,8 @@ void check_router(const RunConfig& config, const moe::Registry& registry, const 
 void check_aux_losses(const model::MoeOptions& moe, const moe::Registry& registry, const config::Node& root,
                       config::Problems& problems);
 // Experts, batch and, where it is known, the number of ranks that were started against `parallelism`.
-void check_layout(const RunConfig& config, std::optional<int64_t> num_ranks, const config::Node& root,
-                  config::Problems& problems);
+void check_layout(const RunConfig& config, const moe::Registry& registry, std::optional<int64_t> num_ranks,
+                  const config::Node& root, config::Problems& problems);
 
 // The node of a key, or of the innermost section around it that was written.
 const config::Node* nearest_written(const config::Node& root, std::initializer_list<const char*> path);

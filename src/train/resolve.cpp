@@ -31,6 +31,10 @@ model::DispatcherType choose_dispatcher(const RunConfig& config, const moe::Regi
     reason = "auto: every rank has all experts";
     return model::DispatcherType::kLocal;
   }
+  if (config.model.moe->dispatcher.pad_to_capacity) {
+    reason = "auto: pad_to_capacity sends rows to experts";
+    return model::DispatcherType::kAllToAll;
+  }
   const auto& router = config.model.moe->router;
   const int64_t choices = registry.routers.at(router.type).caps(router.options).max_choices;
   const auto row = static_cast<int64_t>(c10::elementSize(activation_dtype(config.training.precision)));

@@ -193,7 +193,7 @@ RunConfig read_run_config(const std::filesystem::path& file, const std::vector<s
     check_aux_losses(*config.model.moe, registry, root, problems);
   }
   check_router(config, registry, root, problems);
-  check_layout(config, num_ranks, root, problems);
+  check_layout(config, registry, num_ranks, root, problems);
   if (config.data.train.empty()) {
     problems.add(nearest_written(root, {"data"})->origin, "data.train is empty",
                  "name a source: data.train: [{corpus: domains4}]");

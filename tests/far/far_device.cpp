@@ -45,9 +45,14 @@ struct FarAllocator : public c10::Allocator {
     TORCH_CHECK_WITH(OutOfMemoryError, far::allocated() + bytes <= memory_limit, "the device has no ", bytes,
                      " bytes");
     void* place = far::allocate(bytes);
-    return {place, place, &release, kDevice};
+    c10::reportMemoryUsageToProfiler(place, static_cast<int64_t>(bytes), 0, 0, kDevice);
+    return {place, place, &free_and_report, kDevice};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+  static void free_and_report(void* place) {
+    c10::reportMemoryUsageToProfiler(place, -static_cast<int64_t>(far::size_of(place)), 0, 0, kDevice);
+    release(place);
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &free_and_report; }
   void copy_data(void* to, const void* from, std::size_t bytes) const final {
     const Inside inside;
     default_copy_data(to, from, bytes);

@@ -17,6 +17,7 @@ void install_host_kernels() {
   const auto always = [](c10::ScalarType) { return true; };
   table.experts = ops::grouped_experts(always);
   table.experts_backward = ops::grouped_experts_backward(always);
+  table.attention_takes_ranges = [](c10::ScalarType stored, int64_t) { return stored == at::kBFloat16; };
   install(std::move(table));
 }
 

@@ -22,7 +22,10 @@ struct Memory {
   size_t used = 0, allocated = 0;
   int opened = 0;
   std::map<size_t, std::vector<void*>> unused;  // by size
-  std::map<void*, size_t> sizes;
+  struct Size {
+    size_t asked = 0, rounded = 0;
+  };
+  std::map<const void*, Size> sizes;
 
   Memory() {
     void* range = mmap(nullptr, kRange, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -57,7 +60,7 @@ void* allocate(size_t bytes) {
     m.used += size;
     if (m.opened > 0) m.protect(PROT_READ | PROT_WRITE);
   }
-  m.sizes[place] = size;
+  m.sizes[place] = {bytes, size};
   m.allocated += size;
   // What was not written shows.
   if (m.opened == 0) m.protect(PROT_READ | PROT_WRITE);
@@ -69,8 +72,15 @@ void* allocate(size_t bytes) {
 void release(void* place) {
   auto& m = memory();
   const std::lock_guard lock(m.mutex);
-  m.unused[m.sizes.at(place)].push_back(place);
-  m.allocated -= m.sizes.at(place);
+  const size_t size = m.sizes.at(place).rounded;
+  m.unused[size].push_back(place);
+  m.allocated -= size;
+}
+
+size_t size_of(const void* place) {
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  return m.sizes.at(place).asked;
 }
 
 size_t allocated() {

@@ -4,7 +4,11 @@
 // would share.
 #include <gtest/gtest.h>
 
+#include <ATen/ops/ones.h>
+
 #include "conclave/comm/devices.h"
+#include "conclave/moe/layer.h"
+#include "conclave/moe/routers/topk.h"
 #include "far/far_device.h"
 #include "far/far_kernels.h"
 #include "train/ranks_run.h"
@@ -48,12 +52,40 @@ class FarRanks : public RanksRun {
   }
 };
 
+// A layer with a capacity, forward and backward: with padding the host waits for nothing, without it for the
+// counts of what is sent, once.
+TEST_F(FarRanks, padded_to_the_capacity_nobody_waits) {
+  comm::run_gloo_ranks(2, [&](comm::Communicator& world) {
+    far::install_host_kernels();
+    const auto memory = std::make_shared<FarMemory>();
+    for (const bool pad : {true, false}) {
+      moe::MoeLayer layer({.width = 8,
+                           .num_experts = 6,
+                           .expert_width = 12,
+                           .expert_parallel = comm::host_and_device(
+                               comm::borrowed(world), comm::staged(comm::borrowed(world), memory)),
+                           .pad_to_capacity = pad},
+                          moe::make_topk_router({.capacity = {.factor = config::Value(1.0), .min = 1}},
+                                                {.width = 8, .num_experts = 6}));
+      nn::initialise(layer, 0.7, 5);
+      layer.to(far::kDevice);
+      const auto x = at::ones({20, 8}).to(far::kDevice).requires_grad_(true);
+      auto context = moe::ForwardContext::plain(20, moe::Phase::kTrain, far::kDevice);
+      const auto before = far::counts();
+      layer.run(x, context).square().sum().backward();
+      EXPECT_EQ((far::counts() - before).waits, pad ? 0 : 1);
+    }
+  });
+}
+
 TEST_F(FarRanks, expert_parallel_runs_train_as_one_rank_on_the_host) {
   for (const char* dispatcher : {"all_to_all", "all_gather"}) {
     train_on_devices({2, 2}, dispatcher, {fmt::format("model.moe.dispatcher.type={}", dispatcher)});
   }
   train_on_devices({4, 2}, "shared_out",
                    {"parallelism.zero_stage=1", "model.moe.router.capacity.factor=1.0"});
+  train_on_devices({2, 2}, "padded",
+                   {"model.moe.dispatcher.pad_to_capacity=true", "model.moe.router.capacity.factor=1.0"});
   train_on_devices({2, 2}, "budget",
                    {"model.moe.dispatcher.rank_budget=40", "model.moe.dispatcher.on_overflow=drop"});
 
@@ -65,6 +97,11 @@ TEST_F(FarRanks, expert_parallel_runs_train_as_one_rank_on_the_host) {
   train_on({4, 2}, "shared_out_on_hosts",
            {"parallelism.zero_stage=1", "model.moe.router.capacity.factor=1.0"});
   expect_same_training("shared_out_on_hosts", "shared_out", 5);
+  train_on({2, 2}, "counted_on_hosts", {"model.moe.router.capacity.factor=1.0"});
+  train_on({2, 2}, "padded_on_hosts",
+           {"model.moe.dispatcher.pad_to_capacity=true", "model.moe.router.capacity.factor=1.0"});
+  expect_same_training("padded_on_hosts", "padded", 5);
+  expect_near("counted_on_hosts", "padded", {"train/loss", "train/grad_norm", "moe/drop_rate", "final/loss"});
   train_on({2, 2}, "budget_on_hosts",
            {"model.moe.dispatcher.rank_budget=40", "model.moe.dispatcher.on_overflow=drop"});
   expect_same_training("budget_on_hosts", "budget", 5);

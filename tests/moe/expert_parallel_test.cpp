@@ -3,6 +3,8 @@
 // gradient of the input, of the router (a sum over ranks) and of the experts (each at its owner). fp64; the
 // ranks are threads.
 #include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "comm/ranks.h"
@@ -21,6 +23,7 @@ struct SpreadGate {
   config::AnyOptions options = {};
   bool gather_tokens = false;
   ExpertPlacement placement = ExpertPlacement::kStatic;
+  bool padded = false;
 
   std::shared_ptr<MoeLayer> layer(std::shared_ptr<comm::Communicator> ranks, c10::ScalarType dtype) const {
     auto router_of = shape();
@@ -32,6 +35,7 @@ struct SpreadGate {
                                                             .expert_parallel = std::move(ranks),
                                                             .gather_tokens = gather_tokens,
                                                             .placement = placement,
+                                                            .pad_to_capacity = padded,
                                                             .dtype = router_of.dtype},
                                             entry.make(options, router_of));
     nn::initialise(*layer, 0.7, 5);
@@ -135,6 +139,40 @@ TEST(ExpertParallel, experts_dealt_out_one_by_one_are_the_same_experts) {
       for (const int ranks : {2, 3}) expect_equal_to_one_rank(gate, ranks, at::kDouble, 1e-9);
     }
   }
+}
+
+// Empty rows travel too, and change nothing. Ranks with other numbers of tokens have other capacities.
+TEST(ExpertParallel, rows_padded_to_the_capacity_give_the_same) {
+  int limited = 0;
+  for (auto gate : spread_gates()) {
+    gate.padded = true;
+    limited += gate.entry.caps(gate.options).drops_in_training ? 1 : 0;
+    for (const auto placement : {ExpertPlacement::kStatic, ExpertPlacement::kRoundRobin}) {
+      gate.placement = placement;
+      for (const int ranks : {1, 2, 3}) expect_equal_to_one_rank(gate, ranks, at::kDouble, 1e-9);
+    }
+  }
+  EXPECT_GE(limited, 4) << "gates with a capacity";
+}
+
+TEST(ExpertParallel, an_expert_that_nobody_asked_for_has_empty_rows) {
+  const auto expert = at::arange(0, 8, 2, at::kInt);  // of 4 units: 0, 2, 4, 6 of 8
+  auto plan = make_sparse_plan(4, 8, at::arange(4, at::kInt), expert, at::zeros({4}, at::kInt),
+                               at::arange(1, 5, at::kDouble), {});
+  EXPECT_THROW(padded_to_capacity(plan, 8), Error);
+  plan.capacity = 3;
+  const auto padded = padded_to_capacity(plan, 8);
+  EXPECT_EQ(padded.pair_of_row_A.size(0), 24);
+  for (int64_t row = 0; row < 24; ++row) {
+    const int64_t want = row % 3 == 0 && row / 3 % 2 == 0 ? row / 6 : -1;
+    EXPECT_EQ(padded.pair_of_row_A[row].item<int64_t>(), want) << row;
+  }
+  EXPECT_TRUE(padded.row_of_pair_N.equal(at::tensor({0, 6, 12, 18}, at::kInt)));
+  EXPECT_TRUE(padded.kept_E.equal(plan.kept_E));
+  auto none = make_sparse_plan(2, 8, at::arange(2, at::kInt), at::full({2}, -1, at::kInt),
+                               at::zeros({2}, at::kInt), at::zeros({2}, at::kDouble), {});
+  none.capacity = 1;
+  EXPECT_TRUE(padded_to_capacity(none, 8).pair_of_row_A.eq(-1).all().item<bool>());
 }
 
 TEST(ExpertParallel, fp32_and_bf16_rows_travel_as_they_are) {

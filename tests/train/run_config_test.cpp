@@ -171,6 +171,15 @@ TEST_F(RunConfigKeys, what_this_version_cannot_run_on_is_refused_by_name) {
   EXPECT_EQ(mistakes({"device=cuda", "parallelism.backend=nccl"}), "");
   EXPECT_TRUE(has(one("model.moe.dispatcher.rank_budget=100"), "one rank has all experts"));
   EXPECT_TRUE(has(one("model.moe.dispatcher.on_overflow=drop"), "rank_budget is null"));
+  const std::string padding = "model.moe.dispatcher.pad_to_capacity=true";
+  EXPECT_TRUE(has(one(padding), "pad_to_capacity: one rank has all experts"));
+  const std::string two = "parallelism.expert_parallel_size=2", limit = "model.moe.router.capacity.factor=1";
+  EXPECT_TRUE(has(mistakes({two, padding}), "pad_to_capacity: the router has no capacity"));
+  EXPECT_TRUE(
+      has(mistakes({two, padding, limit, "model.moe.dispatcher.type=all_gather"}), "not rows for experts"));
+  EXPECT_TRUE(
+      has(mistakes({two, padding, limit, "model.moe.dispatcher.rank_budget=9"}), "leave one of the two"));
+  EXPECT_EQ(mistakes({two, padding, limit, "model.moe.num_experts=6"}), "");
   EXPECT_EQ(one("model.moe.dispatcher={type: local}"), "");
   EXPECT_EQ(one("model.moe.dispatcher={type: all_to_all}"), "");
 }

@@ -18,6 +18,7 @@ struct DispatcherOptions {
   moe::ExpertPlacement placement = moe::ExpertPlacement::kStatic;
   std::optional<int64_t> rank_budget = {};
   moe::OnOverflow on_overflow = moe::OnOverflow::kError;
+  bool pad_to_capacity = false;
   void fields(config::Fields& f);
 };
 

@@ -27,7 +27,8 @@ struct DispatchLayout {
   int64_t rows_between(int64_t source, int64_t target) const;
   int64_t units(int64_t rank) const { return rows(rank, num_experts); }
   std::vector<int64_t> units_P() const;
-  int64_t most_rows() const;  // that a rank gets
+  int64_t most_rows() const;    // that a rank gets
+  bool in_equal_parts() const;  // every rank has as many rows for each expert
   // Waits for the counts. Throws (kind kDiverged) on every rank when one has given up.
   void complete();
 };
@@ -55,6 +56,7 @@ struct Dispatched {
   ops::Rows rows = {};                            // sorted by expert; of the experts that live here
   at::Tensor weights_A = {};                      // [A] combine weight of each row, differentiable
   std::vector<int64_t> sent = {}, received = {};  // all_to_all: rows to and from each rank
+  bool in_equal_parts = false;                    // the same on all ranks
 };
 
 // Moves rows to their experts and back; the only class of `moe` that knows ranks.

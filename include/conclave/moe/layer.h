@@ -44,7 +44,9 @@ struct MoeLayerOptions {
   std::shared_ptr<comm::Communicator> expert_parallel = {};
   bool gather_tokens = false;  // to all these ranks, instead of sending each to the ranks of its experts
   ExpertPlacement placement = ExpertPlacement::kStatic;
-  DispatchLimits limits = {};                      // of these ranks
+  DispatchLimits limits = {};  // of these ranks
+  bool pad_to_capacity =
+      false;  // send them as many rows as an expert's capacity, so that no count is waited for
   c10::ScalarType dtype = c10::ScalarType::Float;  // of the parameters; fp32 ones take fp32 and bf16 inputs
 };
 
@@ -65,6 +67,7 @@ class MoeLayer : public nn::Module {
  private:
   SparsePlan pairs_of(const RoutingPlan& plan) const;
   SparsePlan placed(SparsePlan pairs) const;
+  SparsePlan padded(SparsePlan pairs) const;
   SparsePlan limited(const SparsePlan& pairs, const ForwardContext& context, RouterTrace& trace);
   at::Tensor execute(const RoutingPlan& plan, const SparsePlan& pairs, DispatchLayout& layout,
                      const at::Tensor& x_UD);

@@ -38,6 +38,8 @@ struct SparsePlan {
   at::Tensor pair_of_row_A = {};      // int32, -1 behind the last expert's rows
   at::Tensor expert_offsets_E1 = {};  // [E + 1] int32, rows of expert e
   at::Tensor requested_E = {}, kept_E = {};  // int64 counts before and after capacity
+  int64_t capacity = 0;                      // rows that an expert may have; 0: no limit
+  bool padded = false;                       // every expert has so many (padded_to_capacity)
 };
 
 // Soft MoE: every slot is a mixture of a group's units, every unit a mixture of its group's slots.
@@ -63,6 +65,10 @@ struct RoutingPlan {
 // Builds a SparsePlan out of pairs sorted by (unit, choice). kept_N: uint8, undefined keeps all.
 SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor unit_N, at::Tensor expert_N,
                             at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N);
+
+// The plan with `capacity` rows for every expert, [E * capacity] in all: where pairs are missing a row is
+// nobody's (pair_of_row_A -1). What is moved then depends on no value. The counts are those of the pairs.
+SparsePlan padded_to_capacity(const SparsePlan& plan, int64_t num_experts);
 
 // [A] int32: the unit that expert row a is made from; some unit behind the last expert's rows.
 at::Tensor unit_of_row(const SparsePlan& plan);

@@ -14,8 +14,9 @@ namespace conclave::ops {
 // One value a row (combine weights) counts as metadata, more as payload.
 //   rows     [A, ...] fp32, fp64 or bf16, differentiable; A = sum of send
 //   returns  [R, ...]; R = sum of receive
+// `equal`: every rank has as many for every rank, and says so (all_to_all_equal).
 at::Tensor exchange_rows(const at::Tensor& rows, std::vector<int64_t> send, std::vector<int64_t> receive,
-                         std::shared_ptr<comm::Communicator> ranks);
+                         std::shared_ptr<comm::Communicator> ranks, bool equal = false);
 
 // The rows of all ranks, in the order of the ranks; rank r has counts[r] of them, the same counts on all.
 // Backward sums what the ranks make of a row, in their order, in fp32 or wider.

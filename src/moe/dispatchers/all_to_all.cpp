@@ -26,9 +26,11 @@ class AllToAllDispatcher : public RanksDispatcher {
       num_sent += out.sent.back();
       out.received.push_back(layout.rows_between(rank, ranks_->rank()));
     }
+    out.in_equal_parts = layout.in_equal_parts();
     out.rows = by_expert(layout, x_UD.device());
     const auto arrived = [&](const at::Tensor& rows) {
-      return ops::exchange_rows(rows.narrow(0, 0, num_sent), out.sent, out.received, ranks_);
+      return ops::exchange_rows(rows.narrow(0, 0, num_sent), out.sent, out.received, ranks_,
+                                out.in_equal_parts);
     };
     out.rows.source_SD = arrived(x_AD);
     out.weights_A = arrived(weights_A).index_select(0, out.rows.row_source_A);
@@ -38,7 +40,8 @@ class AllToAllDispatcher : public RanksDispatcher {
   at::Tensor combine(const SparsePlan& plan, DispatchLayout&, const Dispatched& dispatched,
                      const at::Tensor& y_AD) override {
     const auto arrived = y_AD.index_select(0, dispatched.rows.rows_N);  // in the order in which the rows came
-    const auto back = ops::exchange_rows(arrived, dispatched.received, dispatched.sent, ranks_);
+    const auto back =
+        ops::exchange_rows(arrived, dispatched.received, dispatched.sent, ranks_, dispatched.in_equal_parts);
     return ops::combine_rows(back, unit_of_row(plan), plan.unit_offsets_U1, plan.row_of_pair_N);
   }
 

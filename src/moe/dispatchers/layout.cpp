@@ -28,6 +28,15 @@ std::vector<int64_t> DispatchLayout::units_P() const {
   return all;
 }
 
+bool DispatchLayout::in_equal_parts() const {
+  for (int64_t rank = 0; rank < num_ranks; ++rank) {
+    for (int64_t e = 0; e < num_experts; ++e) {
+      if (rows(rank, e) != rows(0, 0)) return false;
+    }
+  }
+  return true;
+}
+
 int64_t DispatchLayout::most_rows() const {
   int64_t most = 0;
   for (int64_t target = 0; target < num_ranks; ++target) {
@@ -51,11 +60,15 @@ void send_mine(DispatchLayout& layout, comm::Communicator& ranks) {
 }
 
 void send_counts(const SparsePlan& plan, DispatchLayout& layout, comm::Communicator& ranks) {
-  // The one place where the host waits for a device: what it sends must be known to it.
-  const auto offsets_E1 = plan.expert_offsets_E1.cpu();
-  const auto* offset = offsets_E1.const_data_ptr<int32_t>();
   layout.mine.clear();
-  for (int64_t e = 0; e < layout.num_experts; ++e) layout.mine.push_back(offset[e + 1] - offset[e]);
+  if (plan.padded) {
+    layout.mine.assign(static_cast<size_t>(layout.num_experts), static_cast<int32_t>(plan.capacity));
+  } else {
+    // The one place where the host waits for a device: what it sends must be known to it.
+    const auto offsets_E1 = plan.expert_offsets_E1.cpu();
+    const auto* offset = offsets_E1.const_data_ptr<int32_t>();
+    for (int64_t e = 0; e < layout.num_experts; ++e) layout.mine.push_back(offset[e + 1] - offset[e]);
+  }
   layout.mine.push_back(static_cast<int32_t>(plan.unit_offsets_U1.size(0) - 1));
   send_mine(layout, ranks);
 }

@@ -70,9 +70,10 @@ class TopKRouter : public Router {
     if (kept_N.defined() && options_.capacity.renormalize_after_drop)
       weight_UK = weights(scores, chosen_UK, kept_N.eq(0).view(chosen_UK.sizes()));
     const auto weight_N = weight_UK.masked_fill(chosen_UK.lt(0), 0.0).reshape({-1});
-    return {units, shape_.num_experts,
-            make_sparse_plan(x_UD.size(0), shape_.num_experts, pairs.unit_N, pairs.expert_N, pairs.choice_N,
-                             weight_N, kept_N)};
+    auto plan = make_sparse_plan(x_UD.size(0), shape_.num_experts, pairs.unit_N, pairs.expert_N,
+                                 pairs.choice_N, weight_N, kept_N);
+    plan.capacity = capacity(units, context);
+    return {units, shape_.num_experts, std::move(plan)};
   }
 
   at::Tensor selection_bias() override { return bias_; }
@@ -124,19 +125,25 @@ class TopKRouter : public Router {
     return options_.routed_scaling_factor == 1.0 ? weight_UK : weight_UK.mul(options_.routed_scaling_factor);
   }
 
+  // Rows that an expert may have; 0: dropless, or no units.
+  int64_t capacity(const UnitMap& units, const ForwardContext& context) const {
+    if (context.phase == Phase::kGenerate)
+      return 0;  // sees a few tokens at a time, of which no share can be taken
+    const auto& limits = options_.capacity;
+    const auto& factor = context.phase == Phase::kTrain ? limits.factor : limits.eval_factor;
+    if (!factor) return 0;
+    return expert_capacity(limits, factor->at(context.step), units.num_units, shape_.num_experts,
+                           options_.top_k);
+  }
+
   // uint8 [N]; undefined: dropless.
   at::Tensor kept(const Pairs& pairs, const at::Tensor& weight_N, const UnitMap& units,
                   const ForwardContext& context) const {
-    if (context.phase == Phase::kGenerate)
-      return {};  // sees a few tokens at a time, of which no share can be taken
-    const bool training = context.phase == Phase::kTrain;
-    const auto& factor = training ? options_.capacity.factor : options_.capacity.eval_factor;
-    if (!factor) return {};
-    const int64_t capacity = expert_capacity(options_.capacity, factor->at(context.step), units.num_units,
-                                             shape_.num_experts, options_.top_k);
+    const int64_t limit = capacity(units, context);
+    if (limit == 0) return {};
     auto order = options_.capacity.order;
-    if (order == CapacityOrder::kRandom && !training) order = CapacityOrder::kPosition;
-    return keep_within_capacity(order, capacity, shape_.num_experts, pairs.unit_N, pairs.expert_N,
+    if (order == CapacityOrder::kRandom && context.phase != Phase::kTrain) order = CapacityOrder::kPosition;
+    return keep_within_capacity(order, limit, shape_.num_experts, pairs.unit_N, pairs.expert_N,
                                 pairs.choice_N, weight_N, units.global_id_U, context.random, shape_.layer);
   }
 
