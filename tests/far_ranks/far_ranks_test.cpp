@@ -32,13 +32,13 @@ class FarMemory : public comm::DeviceMemory {
 class FarRanks : public RanksRun {
  protected:
   // Processes, each with a device of its own.
-  void train_on_devices(const Layout& layout, const std::string& run,
-                        std::vector<std::string> overrides = {}) {
+  void train_on_devices(const Layout& layout, const std::string& run, std::vector<std::string> overrides = {},
+                        bool emulated = false) {
     const auto config = read_for(layout, run, std::move(overrides));
     comm::run_gloo_ranks(
         layout.ranks,
         [&](comm::Communicator& world) {
-          far::install_host_kernels();
+          emulated ? far::install_emulated_kernels() : far::install_host_kernels();
           const auto memory = std::make_shared<FarMemory>();
           const std::shared_ptr<comm::Communicator> ranks =
               comm::host_and_device(comm::borrowed(world), comm::staged(comm::borrowed(world), memory));
@@ -84,6 +84,9 @@ TEST_F(FarRanks, expert_parallel_runs_train_as_one_rank_on_the_host) {
   }
   train_on_devices({4, 2}, "shared_out",
                    {"parallelism.zero_stage=1", "model.moe.router.capacity.factor=1.0"});
+  // The device's own sort, which leaves rows behind the last expert's.
+  train_on_devices({2, 2}, "dropped", {"model.moe.router.capacity.factor=1.0", "training.train_iters=2"},
+                   true);
   train_on_devices({2, 2}, "padded",
                    {"model.moe.dispatcher.pad_to_capacity=true", "model.moe.router.capacity.factor=1.0"});
   train_on_devices({2, 2}, "budget",
@@ -102,6 +105,8 @@ TEST_F(FarRanks, expert_parallel_runs_train_as_one_rank_on_the_host) {
            {"model.moe.dispatcher.pad_to_capacity=true", "model.moe.router.capacity.factor=1.0"});
   expect_same_training("padded_on_hosts", "padded", 5);
   expect_near("counted_on_hosts", "padded", {"train/loss", "train/grad_norm", "moe/drop_rate", "final/loss"});
+  train_on({2, 2}, "dropped_on_hosts", {"model.moe.router.capacity.factor=1.0", "training.train_iters=2"});
+  expect_same_training("dropped_on_hosts", "dropped", 2);
   train_on({2, 2}, "budget_on_hosts",
            {"model.moe.dispatcher.rank_budget=40", "model.moe.dispatcher.on_overflow=drop"});
   expect_same_training("budget_on_hosts", "budget", 5);
