@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "conclave/cuda/install.h"
 
-#include <dlfcn.h>
-
-#include <filesystem>
+#include <algorithm>
+#include <cstdint>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -15,6 +14,7 @@
 #include "conclave/core/error.h"
 #include "conclave/cuda/kernels.h"
 #include "conclave/cuda/nccl.h"
+#include "torch_library.h"
 
 namespace conclave::cuda {
 
@@ -26,18 +26,6 @@ constexpr auto kGpu = c10::DeviceType::CUDA;
 CUstream_st* current_stream() {
   const auto* gpus = c10::impl::getDeviceGuardImpl(kGpu);
   return static_cast<CUstream_st*>(gpus->getStream(gpus->getDevice()).native_handle());
-}
-
-// The library beside the libtorch_cpu that this program runs with. Linked, it would cost every command a
-// third of a second and as many gigabytes of addresses.
-std::string load_torch_cuda() {
-  Dl_info cpu = {};
-  if (dladdr(reinterpret_cast<const void*>(&c10::impl::device_guard_impl_registry), &cpu) == 0)
-    return "LibTorch was not found among the loaded libraries";
-  const auto path = std::filesystem::path(cpu.dli_fname).parent_path() / "libtorch_cuda.so";
-  if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
-    return fmt::format("this LibTorch cannot use GPUs: {}", dlerror());
-  return c10::impl::hasDeviceGuardImpl(kGpu) ? "" : fmt::format("'{}' brings no GPUs", path.string());
 }
 
 // Of the weakest GPU, since any of them may be used.

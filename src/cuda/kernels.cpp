@@ -7,6 +7,8 @@
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/where.h>
 
+#include <c10/core/DeviceGuard.h>
+
 #include "../ops/storage.h"
 #include "conclave/ops/grouped_experts.h"
 #include "norm.h"
@@ -200,7 +202,10 @@ ops::KernelTable make_kernels(CUstream_st* (*current_stream)(), const Abilities&
     return flash && stored == at::kBFloat16 && head_width % 8 == 0 && head_width <= kMaxFlashWidth;
   };
   const auto bind = [kernels = Kernels{current_stream}](auto method) {
-    return [kernels, method](auto&&... arguments) { return (kernels.*method)(arguments...); };
+    return [kernels, method](const at::Tensor& first, auto&&... others) {
+      const c10::DeviceGuard on_its_device(first.device());
+      return (kernels.*method)(first, others...);
+    };
   };
   return {.gather_rows = bind(&Kernels::gather_rows),
           .sum_rows = bind(&Kernels::sum_rows),

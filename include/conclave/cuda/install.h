@@ -11,8 +11,13 @@
 namespace conclave::cuda {
 
 // Offers this machine's GPUs to `ops`: when somebody first asks for one, libtorch_cuda is loaded and the
-// kernels are installed. Programs that never do pay nothing for it.
+// kernels are installed. Programs that never do pay nothing for it. That somebody asks (ops::absence_of)
+// before the first backward pass.
 void offer();
+
+// Offers and loads them at once: empty, or why there are none. For programs that move tensors to a GPU
+// themselves; before the first tensor of any kind, since LibTorch looks once whether it knows GPUs.
+std::string load();
 
 struct RankOptions {
   // Buffers on the GPUs go through NCCL; false: through the memory of the host and what connects it, for
