@@ -15,8 +15,8 @@ namespace conclave::cli {
 Log rank_log(const std::optional<comm::Launch>& launch);
 
 // Meets the other ranks and makes the groups, whose buffers may lie where the run computes. Without a launch
-// there is one rank. Cores that the launcher
-// gave to several ranks of a node without OMP_NUM_THREADS are shared out evenly.
+// there is one rank. Cores that the launcher gave to several ranks of a node without OMP_NUM_THREADS are
+// shared out evenly.
 comm::RankGroups connect_ranks(const std::optional<comm::Launch>& launch, const train::RunConfig& config,
                                const Log& log);
 

@@ -50,6 +50,9 @@ EvaluationResult evaluate(model::LanguageModel& model, const data::EvaluationSet
     context.step = step;
     context.random = {.seed = seed, .step = static_cast<uint64_t>(step)};
     add_scores(batch, set.tokenizer(), model.loss(batch, context).per_token_T, result.domains);
+    moe::RefusedLogits refused;
+    refused.add(context.traces);
+    refused.check();
     if (observer) observer->observe(batch, context.traces);
   }
   Score all;

@@ -92,15 +92,17 @@ TEST_F(FarRun, waits_of_a_step_do_not_grow_with_layers_or_micro_batches) {
 
 TEST_F(FarRun, logits_that_are_not_finite_stop_the_run_with_the_layers_name) {
   far::install_host_kernels();
-  TrainerHooks hooks;
-  hooks.on_step = [&](const StepReport& report) {
-    if (report.step != 2) return;
-    const c10::NoGradGuard no_grad;
-    parameter("layers_1.moe.router.weight").fill_(NAN);
-  };
-  const auto text = failure([&] { train_far(read("broken"), hooks); });
-  EXPECT_TRUE(has(text, "router of layer 1")) << text;
-  EXPECT_TRUE(has(text, "logits are NaN or infinite")) << text;
+  for (const int64_t step : {2, 6}) {  // before the next step, and before the last evaluation
+    TrainerHooks hooks;
+    hooks.on_step = [&](const StepReport& report) {
+      if (report.step != step) return;
+      const c10::NoGradGuard no_grad;
+      parameter("layers_1.moe.router.weight").fill_(NAN);
+    };
+    const auto text = failure([&] { train_far(read(fmt::format("broken{}", step)), hooks); });
+    EXPECT_TRUE(has(text, "router of layer 1")) << text;
+    EXPECT_TRUE(has(text, "logits are NaN or infinite")) << text;
+  }
 }
 
 TEST_F(FarRun, running_out_of_memory_says_who_holds_what_and_what_helps) {

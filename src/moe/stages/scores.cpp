@@ -32,11 +32,10 @@ at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, i
                           RouterTrace& trace) {
   const auto bad_UE = logits_UE.detach().isfinite().logical_not();
   if (policy == NonFinitePolicy::kMask) return logits_UE.masked_fill(bad_UE, -INFINITY);
-  const auto count = bad_UE.sum();
   if (!logits_UE.is_cpu()) {
-    trace.non_finite = count;
-  } else if (count.item<int64_t>() > 0) {
-    refuse_logits(count.item<int64_t>(), logits_UE.numel(), layer);
+    trace.non_finite = bad_UE.sum();
+  } else if (bad_UE.any().item<bool>()) {
+    refuse_logits(bad_UE.sum().item<int64_t>(), logits_UE.numel(), layer);
   }
   return logits_UE;
 }
