@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "conclave/config/wrapped.h"
+#include "conclave/core/error.h"
 #include "conclave/ops/kernel_table.h"
 
 namespace conclave::train {
@@ -17,6 +18,7 @@ void declare_device(config::Fields& f, Device& device) {
 }
 
 c10::Device open_device(Device device, int local_rank) {
+  CONCLAVE_CHECK(device != Device::kAuto, "device: auto was not resolved");
   if (device != Device::kCuda) return c10::DeviceType::CPU;
   constexpr auto kCuda = c10::DeviceType::CUDA;
   if (const auto absence = ops::absence_of(kCuda); !absence.empty())

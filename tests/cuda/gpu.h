@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstdlib>
+
 #include <gtest/gtest.h>
 
 #include "conclave/cuda/install.h"
-#include "conclave/ops/kernel_table.h"
+
+// At the start of a test that needs a GPU. Where there is none it is skipped and says why, unless there has
+// to be one (CONCLAVE_REQUIRE_GPU, set by tools/gpu_check): then it fails, for a skip would look like
+// success.
+#define CONCLAVE_NEEDS_GPU()                                             \
+  if (const auto absence = ::conclave::cuda::load(); !absence.empty()) { \
+    if (std::getenv("CONCLAVE_REQUIRE_GPU")) FAIL() << absence;          \
+    GTEST_SKIP() << absence;                                             \
+  }
 
 namespace conclave::cuda {
 
-// Tests that need a GPU; elsewhere they are skipped, and say why.
 class OnGpu : public ::testing::Test {
  protected:
-  void SetUp() override {
-    offer();
-    if (const auto absence = ops::absence_of(c10::DeviceType::CUDA); !absence.empty())
-      GTEST_SKIP() << absence;
-  }
+  void SetUp() override { CONCLAVE_NEEDS_GPU(); }
 };
 
 }  // namespace conclave::cuda

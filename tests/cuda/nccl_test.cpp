@@ -8,6 +8,7 @@
 
 #include "comm/ranks.h"
 #include "conclave/comm/nccl.h"
+#include "cuda/gpu.h"
 
 namespace conclave::cuda {
 namespace {
@@ -49,7 +50,7 @@ TEST(RealNccl, without_a_gpu_one_clear_error) {
 }
 
 TEST(RealNccl, a_single_rank_moves_device_memory) {
-  if (!has_gpu()) GTEST_SKIP() << "no GPU";
+  CONCLAVE_NEEDS_GPU();
   const std::shared_ptr<comm::Communicator> host = comm::make_single_communicator();
   const auto ranks = comm::connect_nccl(make_nccl(), make_device(default_stream), host, {});
   constexpr int64_t kCount = 1009;
@@ -76,7 +77,7 @@ TEST(RealNccl, a_single_rank_moves_device_memory) {
 }
 
 TEST(RealDeviceMemory, copies_there_within_and_back) {
-  if (!has_gpu()) GTEST_SKIP() << "no GPU";
+  CONCLAVE_NEEDS_GPU();
   const auto memory = make_device_memory(default_stream);
   constexpr int64_t kCount = 1009, kBytes = kCount * sizeof(float);
   std::vector<float> values(kCount), arrived(kCount);

@@ -12,9 +12,7 @@ class RunOnGpu : public SmallRun {
  protected:
   void SetUp() override {
     SmallRun::SetUp();
-    cuda::offer();
-    if (const auto absence = ops::absence_of(c10::DeviceType::CUDA); !absence.empty())
-      GTEST_SKIP() << absence;
+    CONCLAVE_NEEDS_GPU();
   }
   void train_on_gpu(const RunConfig& config) {
     const RunDirectory directory = open(config);

@@ -7,6 +7,7 @@
 #include "conclave/model/accounting.h"
 #include "conclave/model/language_model.h"
 #include "conclave/moe/routers/topk.h"
+#include "model/step_memory.h"
 
 namespace {
 
@@ -75,36 +76,6 @@ TEST(Accounting, equals_the_parameters_of_the_built_model_in_every_arrangement) 
   }
 }
 
-// Bytes that are allocated and not freed, largest value over time, on this thread.
-class PeakMemory : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
-    now_ += size;
-    peak_ = std::max(peak_, now_);
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  int64_t peak() const { return peak_; }
-
- private:
-  int64_t now_ = 0, peak_ = 0;
-};
-
-data::Batch full_rows(int64_t rows, int64_t length) {
-  data::Batch batch;
-  batch.num_sequences = rows;
-  batch.seq_length = length;
-  for (int64_t i = 0; i < batch.size(); ++i) {
-    batch.token.push_back(static_cast<int32_t>(i * 17 % 257));
-    batch.target.push_back(static_cast<int32_t>(i * 13 % 257));
-    batch.document.push_back(0);
-    batch.position.push_back(static_cast<int32_t>(i % length));
-    batch.domain.push_back(0);
-    batch.global_id.push_back(i);
-  }
-  batch.num_tokens = batch.num_targets = batch.size();
-  return batch;
-}
-
 // Most that forward and backward allocate at a time beside parameters and their gradients.
 int64_t measured_bytes(const model::ModelOptions& options, int64_t rows, int64_t length,
                        c10::ScalarType activations, model::Recompute recompute,
@@ -114,7 +85,7 @@ int64_t measured_bytes(const model::ModelOptions& options, int64_t rows, int64_t
   m.set_recompute(recompute);
   for (const auto& p : nn::tagged_parameters(m)) p.tensor.mutable_grad() = at::zeros_like(p.tensor);
   const auto batch = full_rows(rows, length);
-  const auto peak = std::make_shared<PeakMemory>();
+  const auto peak = std::make_shared<PeakMemory>(c10::DeviceType::CPU);
   moe::ForwardContext context;
   {
     const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, peak);

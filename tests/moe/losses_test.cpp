@@ -109,6 +109,14 @@ TEST(LoadLoss, without_noise_says_what_it_needs) {
   EXPECT_THROW(load_entry().make(LoadOptions{})->share(trace_of(*layer, x), kOneMicroBatch), Error);
 }
 
+TEST(LoadLoss, beside_a_selection_bias_it_is_refused) {
+  auto router = make_topk_router({.top_k = 2, .noise = {.type = NoiseType::kGaussian, .std = 0.5}}, shape());
+  router->selection_bias().select(0, 1).fill_(0.1);
+  auto layer = layer_with(router);
+  const auto trace = trace_of(*layer, normal({kUnits, kModel}, 62));
+  EXPECT_THROW(load_entry().make(LoadOptions{})->share(trace, kOneMicroBatch), Error);
+}
+
 // E sum f P token by token; f from `requests` of each token.
 at::Tensor plain_balance(const at::Tensor& p, int64_t begin, int64_t end,
                          const std::vector<std::vector<int64_t>>& requests) {

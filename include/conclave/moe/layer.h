@@ -45,8 +45,8 @@ struct MoeLayerOptions {
   bool gather_tokens = false;  // to all these ranks, instead of sending each to the ranks of its experts
   ExpertPlacement placement = ExpertPlacement::kStatic;
   DispatchLimits limits = {};  // of these ranks
-  bool pad_to_capacity =
-      false;  // send them as many rows as an expert's capacity, so that no count is waited for
+  // Send these ranks as many rows for an expert as its capacity, so that no count is waited for.
+  bool pad_to_capacity = false;
   c10::ScalarType dtype = c10::ScalarType::Float;  // of the parameters; fp32 ones take fp32 and bf16 inputs
 };
 

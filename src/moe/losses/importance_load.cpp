@@ -86,9 +86,12 @@ class LoadLoss : public AuxLoss {
     CONCLAVE_CHECK(trace.tensors.count("threshold") > 0,
                    "the loss 'load' needs router.noise in training, and no group limit");
     const auto& threshold_UE = trace.tensors.at("threshold");
+    const auto biased = threshold_UE.detach().isnan().any();  // on a device the value is NaN instead
+    CONCLAVE_CHECK(!biased.is_cpu() || !biased.item<bool>(),
+                   "the loss 'load' needs a router without selection bias: no threshold decides beside one");
     const auto load_UE = selection_probability(trace.tensors.at("clean_logits"), threshold_UE,
                                                trace.tensors.at("noise_sigma"));
-    return variation_share(load_UE.sum(0), totals).masked_fill(threshold_UE.detach().isnan().any(), NAN);
+    return variation_share(load_UE.sum(0), totals).masked_fill(biased, NAN);
   }
 
  private:
