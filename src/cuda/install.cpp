@@ -12,6 +12,7 @@
 #include "conclave/comm/devices.h"
 #include "conclave/comm/nccl.h"
 #include "conclave/core/error.h"
+#include "conclave/cuda/graphs.h"
 #include "conclave/cuda/kernels.h"
 #include "conclave/cuda/nccl.h"
 #include "torch_library.h"
@@ -61,7 +62,10 @@ std::string install() {
   }
   if (auto why = load_torch_cuda(); !why.empty()) return why;
   const bool hopper = capability == 90 || capability / 10 == 10;
-  ops::install_kernels(kGpu, make_kernels(current_stream, {.grouped_bf16 = hopper, .flash_attention = true}));
+  ops::install_kernels(
+      kGpu, make_kernels(current_stream, {.grouped_bf16 = hopper, .flash_attention = true, .graphs = [] {
+                                            return make_graphs(make_graph_api(current_stream));
+                                          }}));
   return "";
 }
 

@@ -220,7 +220,8 @@ ops::KernelTable make_kernels(CUstream_st* (*current_stream)(), const Abilities&
           .adamw = bind(&Kernels::adamw),
           .experts = ops::grouped_experts(grouped),
           .experts_backward = ops::grouped_experts_backward(grouped),
-          .attention_takes_ranges = takes_ranges};
+          .attention_takes_ranges = takes_ranges,
+          .graphs = abilities.graphs};
 }
 
 }  // namespace conclave::cuda

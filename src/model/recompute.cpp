@@ -5,27 +5,12 @@
 
 #include <c10/core/GradMode.h>
 
+#include "conclave/moe/trace_tensors.h"
 #include "conclave/ops/recompute.h"
 
 namespace conclave::model {
 
 namespace {
-
-// Everything in a trace that a loss may take a gradient of, always in the same order.
-std::vector<at::Tensor*> differentiable(moe::RouterTrace& trace) {
-  std::vector<at::Tensor*> found{&trace.logits_UE, &trace.probs_UE};
-  for (auto& item : trace.tensors) found.push_back(&item.second);
-  if (auto* sparse = std::get_if<moe::SparsePlan>(&trace.plan.body)) {
-    found.push_back(&sparse->weight_N);
-  } else if (auto* slots = std::get_if<moe::SlotPlan>(&trace.plan.body)) {
-    found.push_back(&slots->dispatch_GML);
-    found.push_back(&slots->combine_GML);
-  } else {
-    found.push_back(&std::get<moe::MixPlan>(trace.plan.body).weight_UE);
-  }
-  std::erase_if(found, [](const at::Tensor* t) { return !t->defined(); });
-  return found;
-}
 
 moe::ForwardContext without_traces(const moe::ForwardContext& context) {
   return {.phase = context.phase,
@@ -40,7 +25,7 @@ moe::ForwardContext without_traces(const moe::ForwardContext& context) {
 std::vector<at::Tensor> outputs_of(const at::Tensor& y, std::vector<moe::RouterTrace>& traces) {
   std::vector<at::Tensor> outputs{y};
   for (auto& trace : traces) {
-    for (const auto* tensor : differentiable(trace)) outputs.push_back(*tensor);
+    for (const auto* tensor : moe::differentiable(trace)) outputs.push_back(*tensor);
   }
   return outputs;
 }
@@ -62,7 +47,7 @@ at::Tensor recomputed(const at::Tensor& x, moe::ForwardContext& context, BlockBo
   // caller.
   size_t next = 1;
   for (auto& trace : first->traces) {
-    for (auto* tensor : differentiable(trace)) *tensor = outputs[next++];
+    for (auto* tensor : moe::differentiable(trace)) *tensor = outputs[next++];
     decisions->push_back(trace.decisions);
     context.traces.push_back(std::move(trace));
   }

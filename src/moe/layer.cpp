@@ -7,11 +7,13 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include "conclave/core/error.h"
 #include "conclave/ops/functions.h"
 #include "conclave/ops/product.h"
+#include "recorded_pass.h"
 
 namespace conclave::moe {
 
@@ -56,6 +58,9 @@ MoeLayer::MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> route
       dispatcher_(!options.expert_parallel ? make_local_dispatcher()
                   : options.gather_tokens  ? make_all_gather_dispatcher(options.expert_parallel)
                                            : make_all_to_all_dispatcher(options.expert_parallel)) {
+  CONCLAVE_CHECK(!options.cuda_graph || !options.expert_parallel,
+                 "MoeLayer: cuda_graph records no exchange between ranks; leave one of the two out");
+  if (options.cuda_graph) recorded_ = std::make_unique<RecordedPass>();
   register_module("router", router_);
   const int64_t ranks = options.expert_parallel ? options.expert_parallel->size() : 1;
   const int64_t rank = options.expert_parallel ? options.expert_parallel->rank() : 0;
@@ -81,6 +86,8 @@ MoeLayer::MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> route
   }
 }
 
+MoeLayer::~MoeLayer() = default;
+
 at::Tensor MoeLayer::forward(const at::Tensor& x) {
   auto context = ForwardContext::plain(x.numel() / options_.width,
                                        is_training() ? Phase::kTrain : Phase::kEval, x.device());
@@ -96,13 +103,26 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
   CONCLAVE_CHECK(
       tokens.num_rows == x_RD.size(0),
       fmt::format("MoeLayer: the context describes {} rows, x has {}", tokens.num_rows, x_RD.size(0)));
-  const bool has_padding = tokens.row_of_unit_U.defined();
-  const auto x_UD = has_padding ? x_RD.index_select(0, tokens.row_of_unit_U) : x_RD;
+  if (tokens.row_of_unit_U.defined()) {
+    const auto y_UD = run_units(x_RD.index_select(0, tokens.row_of_unit_U), context);
+    return at::zeros_like(x_RD).index_copy(0, tokens.row_of_unit_U, y_UD).view(x.sizes());
+  }
+  if (recorded_ && context.phase == Phase::kTrain && c10::GradMode::is_enabled()) {
+    auto state = parameters();
+    for (auto& buffer : buffers()) state.push_back(std::move(buffer));
+    return recorded_
+        ->run(x_RD, context, state,
+              [this](const at::Tensor& x_UD, ForwardContext& c) { return run_units(x_UD, c); })
+        .view(x.sizes());
+  }
+  return run_units(x_RD, context).view(x.sizes());
+}
 
+at::Tensor MoeLayer::run_units(const at::Tensor& x_UD, ForwardContext& context) {
   RouterTrace trace{.layer = options_.layer};
   if (!context.replay.empty()) trace.decisions = context.replay.at(context.traces.size()).repeated();
   try {
-    trace.plan = router_->route(x_UD, tokens, context, trace);
+    trace.plan = router_->route(x_UD, context.tokens, context, trace);
   } catch (const Error& error) {
     if (error.kind() == Error::Kind::kDiverged && !trace.decisions.layout)
       dispatcher_->give_up(options_.num_experts);
@@ -121,8 +141,7 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
   if (shared.defined()) y_UD = y_UD.add(shared);
   if (options_.expert_parallel) trace.most_rank_rows = layout->most_rows();
   context.traces.push_back(std::move(trace));
-  if (!has_padding) return y_UD.view(x.sizes());
-  return at::zeros_like(x_RD).index_copy(0, tokens.row_of_unit_U, y_UD).view(x.sizes());
+  return y_UD;
 }
 
 // What the experts run, whatever the kind of plan: every (group, slot) is a unit with exactly one expert and

@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "adamw.h"
+#include "conclave/core/error.h"
 #include "experts.h"
 #include "norm.h"
 #include "permute.h"
@@ -149,6 +150,10 @@ void cpu_adamw(const at::Tensor& param, const at::Tensor& grad, const at::Tensor
   });
 }
 
+std::unique_ptr<DeviceGraphs> no_graphs() {
+  throw Error("the CPU computes at once: there are no launches to record");
+}
+
 }  // namespace
 
 KernelTable cpu_kernels() {
@@ -165,7 +170,8 @@ KernelTable cpu_kernels() {
           .adamw = cpu_adamw,
           .experts = experts_one_by_one,
           .experts_backward = experts_one_by_one_backward,
-          .attention_takes_ranges = [](c10::ScalarType, int64_t) { return false; }};
+          .attention_takes_ranges = [](c10::ScalarType, int64_t) { return false; },
+          .graphs = no_graphs};
 }
 
 }  // namespace conclave::ops

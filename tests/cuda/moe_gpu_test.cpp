@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // MoE layers on a GPU against the host: the laws of tests/far, with the real kernels.
 #include "cuda/gpu.h"
-#include "moe/device_law.h"
+#include "moe/recorded_law.h"
 
 namespace conclave::cuda {
 namespace {
@@ -33,6 +33,12 @@ TEST_F(MoeOnGpu, every_router_in_fp32) {
 TEST_F(MoeOnGpu, every_router_in_bf16) {
   expect_as_on_host(
       {.width = 16, .inner = 24, .parameters = at::kFloat, .rows = at::kBFloat16, .tolerance = 5e-2});
+}
+
+// CUDA graphs of layers, forward and backward.
+TEST_F(MoeOnGpu, recorded_layers_are_those_that_run) {
+  expect_recorded_layers_as_they_run(
+      kGpu, {.width = 16, .inner = 24, .parameters = at::kFloat, .rows = at::kBFloat16, .tolerance = 1e-2});
 }
 
 }  // namespace

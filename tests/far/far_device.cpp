@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "far_device.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <set>
 
 #include <ATen/EmptyTensor.h>
@@ -22,6 +24,7 @@
 #include <torch/library.h>
 
 #include "conclave/core/error.h"
+#include "far_graphs.h"
 #include "far_memory.h"
 
 namespace conclave::far {
@@ -102,17 +105,17 @@ void check_place(const at::Tensor& t, const c10::FunctionSchema& schema) {
                              schema.name(), t.dim()));
 }
 
-// Runs an operation by the CPU's kernels over the device's memory.
-void run(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
+using IValues = std::vector<c10::IValue>;
+
+// An operation by the CPU's kernels over the device's memory.
+IValues compute(const c10::OperatorHandle& op, const IValues& arguments) {
   const auto& schema = op.schema();
-  const size_t num_arguments = schema.arguments().size();
-  const std::vector<c10::IValue> arguments(stack->end() - static_cast<int64_t>(num_arguments), stack->end());
-  stack->resize(stack->size() - num_arguments);
+  const size_t num_arguments = arguments.size();
   if (waits(schema, arguments)) count_wait(schema.name());
 
   const Inside inside;
   std::vector<std::pair<at::Tensor, at::Tensor>> resized;  // of ours, its stand-in
-  std::vector<c10::IValue> hosts;
+  IValues hosts;
   for (size_t i = 0; i < num_arguments; ++i) {
     const auto& a = arguments[i];
     const auto* alias = schema.arguments()[i].alias_info();
@@ -167,8 +170,65 @@ void run(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* 
       for (const at::Tensor& t : results[r].toTensorVector()) list.push_back(to_device(t));
       results[r] = list;
     }
-    stack->push_back(results[r]);
   }
+  return results;
+}
+
+// The same tensors, without their history.
+IValues kept(const IValues& values) {
+  IValues all;
+  for (const auto& v : values) {
+    if (v.isTensor()) {
+      all.emplace_back(v.toTensor().defined() ? v.toTensor().variable_data() : at::Tensor());
+    } else if (v.isTensorList()) {
+      std::vector<at::Tensor> list;
+      for (const at::Tensor& t : v.toTensorVector()) list.push_back(t.defined() ? t.variable_data() : t);
+      all.emplace_back(list);
+    } else {
+      all.push_back(v);
+    }
+  }
+  return all;
+}
+
+// visit(tensor, other) for the tensors of two equal lists.
+template <class Visit>
+void for_each_pair(const IValues& ones, const IValues& others, Visit visit) {
+  for (size_t i = 0; i < ones.size(); ++i) {
+    if (ones[i].isTensor()) visit(ones[i].toTensor(), others[i].toTensor());
+    if (!ones[i].isTensorList()) continue;
+    const auto a = ones[i].toTensorVector(), b = others[i].toTensorVector();
+    for (size_t t = 0; t < a.size(); ++t) visit(a[t], b[t]);
+  }
+}
+
+void replace_by(const at::Tensor& t, const at::Tensor& value) {
+  if (!t.defined() || t.numel() == 0 || t.is_alias_of(value)) return;
+  const Inside inside;
+  on_host(t).copy_(on_host(value));
+}
+
+void spoil(const at::Tensor& t) {
+  if (!t.defined() || t.numel() == 0 || !t.is_non_overlapping_and_dense()) return;
+  const Inside inside;
+  std::memset(t.data_ptr(), 0xff, t.nbytes());
+}
+
+void run(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
+  const auto first = stack->end() - static_cast<int64_t>(op.schema().arguments().size());
+  const IValues arguments(first, stack->end());
+  stack->erase(first, stack->end());
+  const auto results = compute(op, arguments);
+  if (is_recording()) {
+    const bool writes_to_arguments = std::any_of(op.schema().returns().begin(), op.schema().returns().end(),
+                                                 [](const auto& r) { return r.alias_info() != nullptr; });
+    const auto made = kept(results);
+    on_record(
+        [op, arguments = kept(arguments), made] { for_each_pair(made, compute(op, arguments), replace_by); },
+        writes_to_arguments ? std::function<void()>()
+                            : [made] { for_each_pair(made, made, [](const auto& t, auto&) { spoil(t); }); });
+  }
+  stack->insert(stack->end(), results.begin(), results.end());
 }
 
 FarAllocator& allocator() {
@@ -192,9 +252,16 @@ at::Tensor far_empty_strided(at::IntArrayRef size, at::IntArrayRef stride,
 at::Tensor far_copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
   const bool reads = from.device().type() == kType, writes = to.device().type() == kType;
   if (reads && !writes) count_wait("a copy to the host");
-  if (writes && !reads) ++num_uploads;
-  const Inside inside;
-  on_host(to).copy_(on_host(from));
+  if (writes && !reads) {
+    ++num_uploads;
+    CONCLAVE_CHECK(!is_recording(), "a copy from the host cannot be recorded");
+  }
+  const auto copy = [from = from.variable_data(), to = to.variable_data()] {
+    const Inside inside;
+    on_host(to).copy_(on_host(from));
+  };
+  copy();
+  if (is_recording()) on_record(copy, {});
   return to;
 }
 
@@ -225,11 +292,51 @@ TORCH_LIBRARY_IMPL(aten, HPU, m) {
   m.impl("set_.source_Storage_storage_offset", &at::native::set_storage_cpu_);
 }
 
+template <class T>
+T kept_argument(const T& value) {
+  if constexpr (std::is_same_v<T, at::Tensor>) return value.defined() ? value.variable_data() : value;
+  return value;
+}
+
+// Kernels run inside the device and are recorded whole; what is made of operations records those.
 template <class R, class... A>
 std::function<R(A...)> inside(std::function<R(A...)> kernel) {
   return [kernel = std::move(kernel)](A... arguments) -> R {
     const Inside inside;
-    return kernel(arguments...);
+    if constexpr (std::is_void_v<R>) {
+      if (is_recording()) {
+        on_record(
+            [kernel, ... kept = kept_argument<std::decay_t<A>>(arguments)] {
+              const Inside again;
+              kernel(kept...);
+            },
+            {});
+      }
+      const Unrecorded whole;
+      kernel(arguments...);
+    } else if constexpr (std::is_same_v<R, ops::SortedPairs>) {
+      const bool record = is_recording();
+      const Unrecorded whole;
+      const auto made = kernel(arguments...);
+      if (record) {
+        on_record(
+            [kernel, made, ... kept = kept_argument<std::decay_t<A>>(arguments)] {
+              const Inside again;
+              const auto sorted = kernel(kept...);
+              replace_by(made.expert_offsets_E1, sorted.expert_offsets_E1);
+              replace_by(made.pair_of_row_A, sorted.pair_of_row_A);
+              replace_by(made.row_of_pair_N, sorted.row_of_pair_N);
+            },
+            [made] {
+              spoil(made.expert_offsets_E1);
+              spoil(made.pair_of_row_A);
+              spoil(made.row_of_pair_N);
+            });
+      }
+      return made;
+    } else {
+      return kernel(arguments...);
+    }
   };
 }
 

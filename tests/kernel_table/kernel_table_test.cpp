@@ -76,7 +76,8 @@ TEST(KernelTableLaw, both_devices_have_every_entry) {
   const auto cpu = install_kernels(c10::DeviceType::CPU, {});
   install_kernels(c10::DeviceType::CPU, cpu);
   const auto gpu =
-      cuda::make_kernels([] { return static_cast<CUstream_st*>(nullptr); }, {.grouped_bf16 = true});
+      cuda::make_kernels([] { return static_cast<CUstream_st*>(nullptr); },
+                         {.grouped_bf16 = true, .graphs = [] { return std::unique_ptr<DeviceGraphs>(); }});
   for (const auto& table : {cpu, gpu}) {
     for_each_entry(table, [](const char* name, const auto& kernel) { EXPECT_TRUE(bool(kernel)) << name; });
   }

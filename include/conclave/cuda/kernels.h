@@ -10,6 +10,7 @@ namespace conclave::cuda {
 struct Abilities {
   bool grouped_bf16 = false;     // at::_grouped_mm in one launch: compute capability 9.0 and 10.0
   bool flash_attention = false;  // at::_flash_attention_forward: 8.0 and above
+  std::function<std::unique_ptr<ops::DeviceGraphs>()> graphs = {};
 };
 
 // The CUDA kernels behind `ops`, put into the stream that `current_stream` tells at every call. Of a build

@@ -9,6 +9,8 @@
 
 namespace conclave::moe {
 
+class RecordedPass;
+
 // Which rank holds expert e of E on P ranks. static: e / (E / P), neighbours together; round_robin: e mod P.
 enum class ExpertPlacement { kStatic, kRoundRobin };
 
@@ -47,6 +49,11 @@ struct MoeLayerOptions {
   DispatchLimits limits = {};  // of these ranks
   // Send these ranks as many rows for an expert as its capacity, so that no count is waited for.
   bool pad_to_capacity = false;
+  // On a device: a training pass over rows without padding is recorded once for each shape, with its
+  // backward, and replayed (ops/graphed.h). Its router must be one whose Caps say same_launches; run the
+  // backward pass before the next run. A trace's tensors are overwritten by the next run, but for its counts.
+  // Not with expert_parallel.
+  bool cuda_graph = false;
   c10::ScalarType dtype = c10::ScalarType::Float;  // of the parameters; fp32 ones take fp32 and bf16 inputs
 };
 
@@ -54,6 +61,7 @@ struct MoeLayerOptions {
 class MoeLayer : public nn::Module {
  public:
   MoeLayer(const MoeLayerOptions& options, std::shared_ptr<Router> router);
+  ~MoeLayer() override;
 
   // x [..., D] -> same shape; appends this layer's trace to the context. Padding rows give 0.
   at::Tensor run(const at::Tensor& x, ForwardContext& context);
@@ -65,6 +73,8 @@ class MoeLayer : public nn::Module {
   void set_rank_budget(std::optional<int64_t> rows) { options_.limits.rank_budget = rows; }
 
  private:
+  // x_UD: the units' rows, without padding.
+  at::Tensor run_units(const at::Tensor& x_UD, ForwardContext& context);
   SparsePlan pairs_of(const RoutingPlan& plan) const;
   SparsePlan placed(SparsePlan pairs) const;
   SparsePlan padded(SparsePlan pairs) const;
@@ -81,6 +91,7 @@ class MoeLayer : public nn::Module {
   std::shared_ptr<nn::SwiGluMlp> shared_experts_;
   std::shared_ptr<nn::Linear> shared_gate_;
   std::unique_ptr<Dispatcher> dispatcher_;
+  std::unique_ptr<RecordedPass> recorded_;  // cuda_graph
 };
 
 }  // namespace conclave::moe

@@ -17,6 +17,9 @@ struct Caps {
   bool drops_in_training = false;    // a capacity limit may leave units out; generation runs without it
   bool drops_in_evaluation = false;  // ... also in evaluation, so that generation could not agree with it
   bool whole_group = false;          // looks at all units of a group: its group must be one document
+  // A training forward launches the same on a device in every step: it draws nothing at random, follows no
+  // schedule, reads nothing on the host and waits for nothing. What cuda_graph asks for.
+  bool same_launches = false;
   // What a training forward leaves in the trace: "logits", "probs", "pairs" (a SparsePlan), "ranks" (choices
   // of a unit are in order of preference), or keys of RouterTrace::tensors. Losses are checked against it.
   std::vector<std::string> records = {};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "conclave/ops/adamw.h"
+#include "conclave/ops/device_graphs.h"
 #include "conclave/ops/functions.h"
 
 // How the functions of `ops` reach kernels: one table for each kind of device.
@@ -64,6 +66,8 @@ struct KernelTable {
       experts_backward;
   // Whether at::_flash_attention_forward runs here on values stored so.
   std::function<bool(c10::ScalarType stored, int64_t head_width)> attention_takes_ranges;
+  // Throws Error where the device records nothing.
+  std::function<std::unique_ptr<DeviceGraphs>()> graphs;
 };
 
 // visit(name, function) for every entry.
@@ -83,6 +87,7 @@ void for_each_entry(Table& t, Visit visit) {
   visit("experts", t.experts);
   visit("experts_backward", t.experts_backward);
   visit("attention_takes_ranges", t.attention_takes_ranges);
+  visit("graphs", t.graphs);
 }
 
 // The kernels of the device that `t` lives on. Throws Error, naming `what` and the device, when there are

@@ -91,10 +91,11 @@ RouterEntry expert_choice_entry() {
   entry.name = "expert_choice";
   entry.doc = "Each expert takes its best tokens of the micro-batch.";
   entry.defaults = [] { return config::AnyOptions(ExpertChoiceOptions{}); };
-  entry.caps = [](const config::AnyOptions&) {
+  entry.caps = [](const config::AnyOptions& options) {
     return Caps{.causal = false,
                 .batch_independent = false,
                 .whole_group = true,
+                .same_launches = options.as<ExpertChoiceOptions>().factor.is_constant(),
                 .records = {"logits", "probs", "pairs"}};
   };
   entry.make = [](const config::AnyOptions& options, const RouterShape& shape) {

@@ -67,6 +67,14 @@ std::string TopKOptions::refusal(int64_t num_experts) const {
 
 namespace {
 
+// Draws are made on the host, schedules followed there.
+bool launches_the_same(const TopKOptions& o) {
+  return o.jitter_eps.is_constant() && o.jitter_eps.at(0) == 0.0 && o.noise.type == NoiseType::kNone &&
+         !(o.top_k == 2 && o.second_expert_policy.by_chance(Phase::kTrain)) &&
+         (!o.capacity.factor ||
+          (o.capacity.factor->is_constant() && o.capacity.order != CapacityOrder::kRandom));
+}
+
 Caps topk_caps(const TopKOptions& options) {
   const bool limited = options.capacity.factor || options.capacity.eval_factor;
   // A limit makes drops depend on other sequences. In order of position the field counts it as causal,
@@ -78,6 +86,7 @@ Caps topk_caps(const TopKOptions& options) {
             .selection_bias = true,
             .drops_in_training = options.capacity.factor.has_value(),
             .drops_in_evaluation = options.capacity.eval_factor.has_value(),
+            .same_launches = launches_the_same(options),
             .records = {"logits", "probs", "pairs", "ranks"}};
   if (options.noise.type != NoiseType::kNone && !options.group_limited) caps.records.push_back("threshold");
   return caps;
