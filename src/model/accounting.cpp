@@ -98,6 +98,18 @@ int64_t experts_at_once(const ModelOptions& o, const MicroBatch& m, int64_t toke
   return rows + (value < 4 ? value * here * 5 * o.hidden_size * inner : 0);
 }
 
+// What a recorded layer has to itself: the scratch of its backward pass, which layers that run share, the
+// gradients of its weights once more, and what goes in and comes out.
+int64_t recorded_bytes(const ModelOptions& o, const MicroBatch& m, int64_t tokens) {
+  if (m.device == c10::DeviceType::CPU || !o.moe || !o.moe->cuda_graph) return 0;
+  const int64_t value = bytes_of(m.activations), wide = std::max<int64_t>(4, value);
+  const int64_t inner = o.moe->num_experts * o.moe->moe_intermediate_size + o.moe->shared_width();
+  int64_t layers = 0;
+  for (int64_t layer = 0; layer < o.num_hidden_layers; ++layer) layers += o.is_moe_layer(layer) ? 1 : 0;
+  return std::max<int64_t>(layers - 1, 0) * experts_at_once(o, m, tokens) +
+         layers * (wide * 3 * o.hidden_size * inner + tokens * value * 4 * o.hidden_size);
+}
+
 }  // namespace
 
 int64_t activation_bytes(const ModelOptions& o, int64_t vocab_size, const MicroBatch& m) {
@@ -126,7 +138,8 @@ int64_t activation_bytes(const ModelOptions& o, int64_t vocab_size, const MicroB
   const int64_t logits = 2 * std::min(tokens, kLossChunk) * vocab_size;
   // The loss's chunk is gone when the layers' backward begins.
   const int64_t loss = wide * logits, experts = experts_at_once(o, m, tokens);
-  return tokens * (per_token + recomputed) + wide * vocab_size * o.hidden_size + std::max(loss, experts);
+  return tokens * (per_token + recomputed) + wide * vocab_size * o.hidden_size + std::max(loss, experts) +
+         recorded_bytes(o, m, tokens);
 }
 
 }  // namespace conclave::model

@@ -86,6 +86,7 @@ Block::Block(const ModelOptions& o, int64_t layer, const moe::Registry& registry
                                .limits = {.rank_budget = o.moe->dispatcher.rank_budget,
                                           .on_overflow = o.moe->dispatcher.on_overflow},
                                .pad_to_capacity = o.moe->dispatcher.pad_to_capacity,
+                               .cuda_graph = o.moe->cuda_graph,
                                .dtype = dtype},
           std::move(router)));
 }

@@ -44,6 +44,9 @@ void MoeOptions::fields(config::Fields& f) {
            "Changes of the selection bias outside the gradient.");
   f.plugins("aux_losses", aux_losses, "aux_losses", "Terms added to the objective for every MoE layer.");
   f("dispatcher", dispatcher, "How tokens reach their experts.");
+  f("cuda_graph", cuda_graph,
+    "On a GPU: the training pass of each MoE layer is recorded once, forward and backward, and replayed with "
+    "two launches. For routers that draw nothing at random and follow no schedule.");
 }
 
 void DispatcherOptions::fields(config::Fields& f) {

@@ -137,6 +137,36 @@ void check_padding(const RunConfig& config, const moe::Registry& registry, const
     add("the router has no capacity", "set model.moe.router.capacity.factor");
 }
 
+// What a graph records has to be the same in every step, and nothing of it may wait for the GPU.
+void check_graph(const RunConfig& config, const moe::Registry& registry, bool gpus, const config::Node& root,
+                 config::Problems& problems) {
+  if (!config.model.moe || !config.model.moe->cuda_graph) return;
+  const auto& moe = *config.model.moe;
+  const auto refuse = [&](const std::string& problem, const std::string& remedy) {
+    problems.add(nearest_written(root, {"model", "moe", "cuda_graph"})->origin,
+                 "model.moe.cuda_graph: " + problem, remedy);
+  };
+  if (!gpus) refuse("there is no GPU to record it", "write device: cuda, or leave it out");
+  if (!registry.routers.at(moe.router.type).caps(moe.router.options).same_launches) {
+    refuse(fmt::format("router '{}' as configured draws at random, follows a schedule or decides on the host",
+                       moe.router.type),
+           "use topk or expert_choice with constant values, without jitter, noise, random order or a second "
+           "expert by chance");
+  }
+  if (config.parallelism.expert_parallel_size > 1)
+    refuse("exchanges between ranks are not recorded", "write parallelism.expert_parallel_size: 1");
+  if (config.training.recompute != model::Recompute::kNone)
+    refuse("a recorded layer is not recomputed", "write training.recompute: none");
+  if (config.data.packing != data::Packing::kConcat)
+    refuse("rows end in padding, of which a batch has never the same", "write data.packing: concat");
+  const bool whole = config.model.hidden_size % 8 == 0 && moe.moe_intermediate_size % 8 == 0;
+  if ((config.training.precision != Precision::kBf16 && config.training.precision != Precision::kAuto) ||
+      !whole || moe.num_experts > 1023) {
+    refuse("the experts are multiplied one after the other, for which the host waits",
+           "train in bf16, with widths that are multiples of 8 and at most 1023 experts");
+  }
+}
+
 void check_experts(const RunConfig& config, const moe::Registry& registry, const config::Node& root,
                    config::Problems& problems) {
   const int64_t ranks = config.parallelism.expert_parallel_size;
@@ -187,6 +217,7 @@ void check_layout(const RunConfig& config, const moe::Registry& registry, std::o
       num_ranks.value_or(parallelism.data_parallel_size.value_or(parallelism.expert_parallel_size));
   const bool gpus = config.device == Device::kCuda ||
                     (config.device == Device::kAuto && ops::absence_of(c10::DeviceType::CUDA).empty());
+  check_graph(config, registry, gpus, root, problems);
   if (parallelism.backend == Backend::kNccl && !gpus) {
     problems.add(nearest_written(root, {"parallelism", "backend"})->origin,
                  "parallelism.backend: nccl connects GPUs, and the ranks compute on CPUs",

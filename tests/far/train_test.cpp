@@ -6,6 +6,7 @@
 #include "conclave/model/generator.h"
 #include "conclave/train/load_model.h"
 #include "far_device.h"
+#include "far_graphs.h"
 #include "far_kernels.h"
 #include "train/small_run.h"
 
@@ -59,6 +60,28 @@ TEST_F(FarRun, trains_in_bf16_as_on_the_host_up_to_rounding) {
     for (size_t i = 0; i < host.at(name).size(); ++i)
       EXPECT_NEAR(there.at(name).at(i), host.at(name)[i], 5e-3 * host.at(name)[i]) << name << " " << i;
   }
+}
+
+// Recorded layers, over micro-batches, beside auxiliary losses and a selection bias that moves.
+TEST_F(FarRun, recorded_layers_train_like_those_that_run) {
+  far::install_emulated_kernels();
+  const std::vector<std::string> plain = {
+      "device=cuda",          "model.moe.router.jitter_eps=0", "training.precision=bf16",
+      "model.hidden_size=24", "model.num_key_value_heads=1",   "model.moe.moe_intermediate_size=16"};
+  auto recorded = plain;
+  recorded.push_back("model.moe.cuda_graph=true");
+  train_far(read("plain", plain));
+  const auto config = read("recorded", recorded);
+  const auto before = far::num_replays();
+  train_far(config);
+  int64_t layers = 0;
+  for (int64_t layer = 0; layer < config.model.num_hidden_layers; ++layer)
+    layers += config.model.is_moe_layer(layer) ? 1 : 0;
+  EXPECT_EQ(far::num_replays() - before, 2 * layers * config.num_steps() * config.training.global_batch_size /
+                                             config.training.micro_batch_size);
+  expect_near("plain", "recorded",
+              {"train/loss", "train/grad_norm", "final/loss", "moe/load_balancing_sequence", "moe/z_loss",
+               "moe/bias_norm", "moe/drop_rate"});
 }
 
 // Started on one, continued on the other: checkpoints know no device.

@@ -184,6 +184,28 @@ TEST_F(RunConfigKeys, what_this_version_cannot_run_on_is_refused_by_name) {
   EXPECT_EQ(one("model.moe.dispatcher={type: all_to_all}"), "");
 }
 
+TEST_F(RunConfigKeys, a_layer_that_cannot_be_recorded_says_why) {
+  const std::vector<std::string> recorded = {
+      "model.moe.cuda_graph=true", "device=cuda",          "model.moe.router.jitter_eps=0",
+      "training.precision=bf16",   "model.hidden_size=24", "model.moe.moe_intermediate_size=16"};
+  const auto with = [&](const std::string& change) {
+    auto overrides = recorded;
+    overrides.push_back(change);
+    return mistakes(overrides);
+  };
+  EXPECT_EQ(mistakes(recorded), "");
+  EXPECT_EQ(with("training.precision=auto"), "");
+  EXPECT_TRUE(has(with("device=cpu"), "model.moe.cuda_graph: there is no GPU to record it"));
+  EXPECT_TRUE(has(with("model.moe.router.jitter_eps=0.1"), "draws at random"));
+  EXPECT_TRUE(has(with("model.moe.router.capacity={factor: {schedule: linear, from: 1, to: 2, end_step: 9}}"),
+                  "follows a schedule"));
+  EXPECT_TRUE(has(with("parallelism.expert_parallel_size=2"), "exchanges between ranks"));
+  EXPECT_TRUE(has(with("training.recompute=full"), "not recomputed"));
+  EXPECT_TRUE(has(with("data.packing=none"), "rows end in padding"));
+  EXPECT_TRUE(has(with("training.precision=fp32"), "one after the other"));
+  EXPECT_TRUE(has(with("model.moe.moe_intermediate_size=12"), "one after the other"));
+}
+
 TEST_F(RunConfigKeys, a_layout_that_cannot_be_is_refused_with_the_nearest_that_can) {
   const auto layout = [&](std::vector<std::string> overrides, std::optional<int64_t> started = {}) {
     overrides.insert(overrides.begin(), {"model.moe.num_experts=6", "training.global_batch_size=12"});

@@ -38,6 +38,7 @@ struct MoeOptions {
   std::vector<config::Plugin> aux_losses = {};
   config::Plugin balance_update = {.type = "none", .options = {}};
   DispatcherOptions dispatcher = {};
+  bool cuda_graph = false;
   void fields(config::Fields& f);
 
   // Inner width of all shared experts together; 0: none.
