@@ -7,6 +7,7 @@
 #include <set>
 
 #include <ATen/EmptyTensor.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/native/Resize.h>
 #include <ATen/native/transformers/attention.h>
@@ -350,6 +351,7 @@ REGISTER_HPU_DISPATCH(_fused_sdp_choice_stub, &conclave::far::plain_attention)
 namespace conclave::far {
 
 void install(ops::KernelTable t) {
+  at::set_num_threads(1);  // memory may be open to one thread alone
   c10::SetAllocator(kType, &allocator());
   ops::for_each_entry(t, [](const char*, auto& kernel) { kernel = inside(std::move(kernel)); });
   ops::install_kernels(kType, std::move(t));
