@@ -173,8 +173,9 @@ void bench(const char* model, int64_t tokens, int64_t width, int64_t inner, int6
       d_act_d(random_values<bfloat16>(n(pairs * inner))), d_h_d(n(2 * pairs * inner));
   const Device<float> d_scale_d(n(pairs));
   report("swiglu_forward", 3 * act, [&] {
-    check(cuda::swiglu_forward<bfloat16, bfloat16>(h_d.data, act_d.data, inner, pairs, nullptr),
-          "swiglu_forward");
+    check(
+        cuda::swiglu_forward<bfloat16, bfloat16>(h_d.data, weight_d.data, act_d.data, inner, pairs, nullptr),
+        "swiglu_forward");
   });
   report("swiglu_backward", 6 * act, [&] {
     check(cuda::swiglu_backward<bfloat16, bfloat16>(h_d.data, d_act_d.data, weight_d.data, d_h_d.data,

@@ -63,27 +63,6 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const In* source, cons
   }
 }
 
-template <class In, class Out, int N>
-__global__ void __launch_bounds__(kThreads) scale_kernel(const In* in, const wide_t<In>* scale, Out* out,
-                                                         int64_t width, int64_t rows, int64_t tiles) {
-  const auto tile = Tile<N, kCopySteps>::mine(tiles, kWarps);
-  if (tile.row >= rows) return;
-  const wide_t<In> factor = scale[tile.row];
-  Pack<In, N> values[kCopySteps];
-#pragma unroll
-  for (int s = 0; s < kCopySteps; ++s) {
-    if (tile.at(s) < width) values[s] = load_pack<N>(in + tile.row * width + tile.at(s));
-  }
-#pragma unroll
-  for (int s = 0; s < kCopySteps; ++s) {
-    if (tile.at(s) >= width) continue;
-    Pack<Out, N> result;
-#pragma unroll
-    for (int v = 0; v < N; ++v) store(result.values[v], factor * load(values[s].values[v]));
-    store_pack(out + tile.row * width + tile.at(s), result);
-  }
-}
-
 }  // namespace
 
 template <class T>
@@ -104,18 +83,8 @@ Status gather_rows(const In* source, const int32_t* index, Out* out, int64_t wid
   });
 }
 
-template <class In, class Out>
-Status scale_rows(const In* in, const wide_t<In>* scale, Out* out, int64_t width, int64_t rows,
-                  Stream stream) {
-  return packed<kPackOf<In, Out>>(width, {in, out}, [&]<int N>(std::integral_constant<int, N>) {
-    return launch(Tile<N, kCopySteps>::grid(rows, width, kWarps, stream), scale_kernel<In, Out, N>, in, scale,
-                  out, width, rows, Tile<N, kCopySteps>::per_row(width));
-  });
-}
-
-#define CONCLAVE_INSTANTIATE(In, Out)                                                              \
-  template Status gather_rows<In, Out>(const In*, const int32_t*, Out*, int64_t, int64_t, Stream); \
-  template Status scale_rows<In, Out>(const In*, const wide_t<In>*, Out*, int64_t, int64_t, Stream)
+#define CONCLAVE_INSTANTIATE(In, Out) \
+  template Status gather_rows<In, Out>(const In*, const int32_t*, Out*, int64_t, int64_t, Stream)
 CONCLAVE_INSTANTIATE(float, float);
 CONCLAVE_INSTANTIATE(double, double);
 CONCLAVE_INSTANTIATE(bfloat16, bfloat16);

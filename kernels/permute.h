@@ -24,9 +24,11 @@ template <class In, class Out>
 void sum_rows(const In* rows, const int32_t* offsets, const int32_t* row_of, const wide_t<In>* weight,
               Out* out, int64_t width, int64_t begin, int64_t end);
 
-// out[i, :] = scale[i] * in[i, :]; `in` and `out` may be the same memory where their types are the same.
-template <class In, class Out>
-void scale_rows(const In* in, const wide_t<In>* scale, Out* out, int64_t width, int64_t begin, int64_t end);
+// out[row_of[j], :] = x[u, :] for the pairs j in [offsets[u], offsets[u + 1]) with row_of[j] >= 0: every row
+// is read once and written to all its places.
+template <class T>
+void permute_rows(const T* x, const int32_t* offsets, const int32_t* row_of, T* out, int64_t width,
+                  int64_t begin, int64_t end);
 
 // out[i] = in[i] for single values i in [begin, end).
 template <class In, class Out>
@@ -39,9 +41,6 @@ void gather_rows_ref(const In* source, const int32_t* index, Out* out, int64_t w
 template <class In, class Out>
 void sum_rows_ref(const In* rows, const int32_t* offsets, const int32_t* row_of, const wide_t<In>* weight,
                   Out* out, int64_t width, int64_t begin, int64_t end);
-template <class In, class Out>
-void scale_rows_ref(const In* in, const wide_t<In>* scale, Out* out, int64_t width, int64_t begin,
-                    int64_t end);
 template <class T>
 void permute_rows_ref(const T* x, const int32_t* offsets, const int32_t* row_of, T* out, int64_t width,
                       int64_t begin, int64_t end);
@@ -52,8 +51,6 @@ void combine_backward_ref(const T* d_out, const T* rows, const int32_t* unit, co
 
 namespace cuda {
 
-// out[row_of[j], :] = x[u, :] for the pairs j in [offsets[u], offsets[u + 1]) with row_of[j] >= 0: every row
-// is read once and written to all its places.
 template <class T>
 Status permute_rows(const T* x, const int32_t* offsets, const int32_t* row_of, T* out, int64_t width,
                     int64_t units, Stream stream);
@@ -64,9 +61,6 @@ Status gather_rows(const In* source, const int32_t* index, Out* out, int64_t wid
 template <class In, class Out>
 Status sum_rows(const In* rows, const int32_t* offsets, const int32_t* row_of, const wide_t<In>* weight,
                 Out* out, int64_t width, int64_t units, Stream stream);
-template <class In, class Out>
-Status scale_rows(const In* in, const wide_t<In>* scale, Out* out, int64_t width, int64_t rows,
-                  Stream stream);
 
 // The gradient of a weighted sum_rows, for every pair j of unit[j]: d_rows[row_of[j], :] = weight[j] *
 // d_out[unit[j], :] and d_weight[j] = <d_out[unit[j], :], rows[row_of[j], :]>, 0 where row_of[j] < 0.

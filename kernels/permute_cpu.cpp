@@ -54,15 +54,15 @@ CONCLAVE_CPU_VARIANTS void sum_rows(const In* rows, const int32_t* offsets, cons
   }
 }
 
-template <class In, class Out>
-CONCLAVE_CPU_VARIANTS void scale_rows(const In* in, const wide_t<In>* scale, Out* out, int64_t width,
-                                      int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    const wide_t<In> s = scale[row];
-    const In* source = in + row * width;
-    Out* target = out + row * width;
-#pragma GCC ivdep  // element i is read before it is written, so the same memory is fine
-    for (int64_t i = 0; i < width; ++i) store(target[i], s * load(source[i]));
+template <class T>
+void permute_rows(const T* x, const int32_t* offsets, const int32_t* row_of, T* out, int64_t width,
+                  int64_t begin, int64_t end) {
+  for (int64_t unit = begin; unit < end; ++unit) {
+    for (int32_t j = offsets[unit]; j < offsets[unit + 1]; ++j) {
+      if (row_of[j] < 0) continue;
+      std::memcpy(out + static_cast<int64_t>(row_of[j]) * width, x + unit * width,
+                  static_cast<std::size_t>(width) * sizeof(T));
+    }
   }
 }
 
@@ -70,13 +70,18 @@ CONCLAVE_CPU_VARIANTS void scale_rows(const In* in, const wide_t<In>* scale, Out
   template void convert<In, Out>(const In*, Out*, int64_t, int64_t);                                  \
   template void gather_rows<In, Out>(const In*, const int32_t*, Out*, int64_t, int64_t, int64_t);     \
   template void sum_rows<In, Out>(const In*, const int32_t*, const int32_t*, const wide_t<In>*, Out*, \
-                                  int64_t, int64_t, int64_t);                                         \
-  template void scale_rows<In, Out>(const In*, const wide_t<In>*, Out*, int64_t, int64_t, int64_t)
+                                  int64_t, int64_t, int64_t)
 CONCLAVE_INSTANTIATE(float, float);
 CONCLAVE_INSTANTIATE(double, double);
 CONCLAVE_INSTANTIATE(bfloat16, bfloat16);
 CONCLAVE_INSTANTIATE(bfloat16, float);
 CONCLAVE_INSTANTIATE(float, bfloat16);
+#undef CONCLAVE_INSTANTIATE
+#define CONCLAVE_INSTANTIATE(T) \
+  template void permute_rows<T>(const T*, const int32_t*, const int32_t*, T*, int64_t, int64_t, int64_t)
+CONCLAVE_INSTANTIATE(float);
+CONCLAVE_INSTANTIATE(double);
+CONCLAVE_INSTANTIATE(bfloat16);
 #undef CONCLAVE_INSTANTIATE
 
 }  // namespace conclave::kernels

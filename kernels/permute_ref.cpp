@@ -25,14 +25,6 @@ void sum_rows_ref(const In* rows, const int32_t* offsets, const int32_t* row_of,
   }
 }
 
-template <class In, class Out>
-void scale_rows_ref(const In* in, const wide_t<In>* scale, Out* out, int64_t width, int64_t begin,
-                    int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    for (int64_t d = 0; d < width; ++d) store(out[row * width + d], scale[row] * load(in[row * width + d]));
-  }
-}
-
 template <class T>
 void permute_rows_ref(const T* x, const int32_t* offsets, const int32_t* row_of, T* out, int64_t width,
                       int64_t begin, int64_t end) {
@@ -62,8 +54,7 @@ void combine_backward_ref(const T* d_out, const T* rows, const int32_t* unit, co
 #define CONCLAVE_INSTANTIATE(In, Out)                                                                     \
   template void gather_rows_ref<In, Out>(const In*, const int32_t*, Out*, int64_t, int64_t, int64_t);     \
   template void sum_rows_ref<In, Out>(const In*, const int32_t*, const int32_t*, const wide_t<In>*, Out*, \
-                                      int64_t, int64_t, int64_t);                                         \
-  template void scale_rows_ref<In, Out>(const In*, const wide_t<In>*, Out*, int64_t, int64_t, int64_t)
+                                      int64_t, int64_t, int64_t)
 CONCLAVE_INSTANTIATE(float, float);
 CONCLAVE_INSTANTIATE(double, double);
 CONCLAVE_INSTANTIATE(bfloat16, bfloat16);

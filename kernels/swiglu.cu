@@ -20,11 +20,12 @@ __device__ inline double sigmoid(double x) {
 
 template <class H, class A, int N>
 __global__ void __launch_bounds__(kThreads)
-    forward_kernel(const H* h, A* act, int64_t width, int64_t rows, int64_t tiles) {
+    forward_kernel(const H* h, const wide_t<A>* scale, A* act, int64_t width, int64_t rows, int64_t tiles) {
   using W = wide_t<A>;
   const auto tile = Tile<N, kSteps>::mine(tiles, kWarps);
   if (tile.row >= rows) return;
   const H* gate_row = h + tile.row * 2 * width;
+  const W factor = scale ? scale[tile.row] : W(1);
   Pack<H, N> gates[kSteps], ups[kSteps];
 #pragma unroll
   for (int s = 0; s < kSteps; ++s) {
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int v = 0; v < N; ++v) {
       const W gate = load(gates[s].values[v]);
-      store(result.values[v], gate * sigmoid(gate) * load(ups[s].values[v]));
+      store(result.values[v], factor * gate * sigmoid(gate) * load(ups[s].values[v]));
     }
     store_pack(act + tile.row * width + tile.at(s), result);
   }
@@ -82,10 +83,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 template <class H, class A>
-Status swiglu_forward(const H* h, A* act, int64_t width, int64_t rows, Stream stream) {
+Status swiglu_forward(const H* h, const wide_t<A>* scale, A* act, int64_t width, int64_t rows,
+                      Stream stream) {
   const auto with = [&]<int N>(std::integral_constant<int, N>) {
-    return launch(Tile<N, kSteps>::grid(rows, width, kWarps, stream), forward_kernel<H, A, N>, h, act, width,
-                  rows, Tile<N, kSteps>::per_row(width));
+    return launch(Tile<N, kSteps>::grid(rows, width, kWarps, stream), forward_kernel<H, A, N>, h, scale, act,
+                  width, rows, Tile<N, kSteps>::per_row(width));
   };
   return packed<kPackOf<H, A>>(width, {h, act}, with);
 }
@@ -101,7 +103,7 @@ Status swiglu_backward(const H* h, const A* d_act, const wide_t<A>* scale, A* d_
 }
 
 #define CONCLAVE_INSTANTIATE(H, A)                                                                         \
-  template Status swiglu_forward<H, A>(const H*, A*, int64_t, int64_t, Stream);                            \
+  template Status swiglu_forward<H, A>(const H*, const wide_t<A>*, A*, int64_t, int64_t, Stream);          \
   template Status swiglu_backward<H, A>(const H*, const A*, const wide_t<A>*, A*, A*, wide_t<A>*, int64_t, \
                                         int64_t, Stream)
 CONCLAVE_INSTANTIATE(float, float);

@@ -11,11 +11,12 @@
 // (bfloat16, float). S = wide_t<A> stores scales.
 namespace conclave::kernels {
 
-// act [rows, width] from h [rows, 2 * width].
+// scale * act [rows, width] from h [rows, 2 * width]. Weights of rows cost no pass of their own so.
+//      scale [rows], or null for 1.
 template <class H, class A>
-void swiglu_forward(const H* h, A* act, int64_t width, int64_t begin, int64_t end);
+void swiglu_forward(const H* h, const wide_t<A>* scale, A* act, int64_t width, int64_t begin, int64_t end);
 
-// Backward through y = scale * (act W2) with the product act W2 not kept (SonicMoE identity, spec of
+// Backward through y = (scale * act) W2 with the product act W2 not kept (SonicMoE identity, spec of
 // ops/expert_mlp.h). In:  h [rows, 2 * width]; d_act [rows, width], the gradient of y times W2^T, before it
 // meets the scale;
 //      scale [rows], or null for 1.
@@ -27,7 +28,8 @@ void swiglu_backward(const H* h, const A* d_act, const wide_t<A>* scale, A* d_h,
 
 // Plain-loop twins in double arithmetic.
 template <class H, class A>
-void swiglu_forward_ref(const H* h, A* act, int64_t width, int64_t begin, int64_t end);
+void swiglu_forward_ref(const H* h, const wide_t<A>* scale, A* act, int64_t width, int64_t begin,
+                        int64_t end);
 template <class H, class A>
 void swiglu_backward_ref(const H* h, const A* d_act, const wide_t<A>* scale, A* d_h, A* scaled_act,
                          wide_t<A>* d_scale, int64_t width, int64_t begin, int64_t end);
@@ -36,7 +38,7 @@ namespace cuda {
 
 // All rows, on device memory.
 template <class H, class A>
-Status swiglu_forward(const H* h, A* act, int64_t width, int64_t rows, Stream stream);
+Status swiglu_forward(const H* h, const wide_t<A>* scale, A* act, int64_t width, int64_t rows, Stream stream);
 template <class H, class A>
 Status swiglu_backward(const H* h, const A* d_act, const wide_t<A>* scale, A* d_h, A* scaled_act,
                        wide_t<A>* d_scale, int64_t width, int64_t rows, Stream stream);

@@ -6,15 +6,17 @@
 namespace conclave::kernels {
 
 template <class H, class A>
-CONCLAVE_CPU_VARIANTS void swiglu_forward(const H* h, A* act, int64_t width, int64_t begin, int64_t end) {
+CONCLAVE_CPU_VARIANTS void swiglu_forward(const H* h, const wide_t<A>* scale, A* act, int64_t width,
+                                          int64_t begin, int64_t end) {
   using W = wide_t<A>;
   for (int64_t row = begin; row < end; ++row) {
     const H* __restrict gate = h + row * 2 * width;
     const H* __restrict up = gate + width;
     A* __restrict out = act + row * width;
+    const W s = scale ? scale[row] : W(1);
     for (int64_t i = 0; i < width; ++i) {
       const W g = load(gate[i]);
-      store(out[i], g / (W(1) + fast_exp(-g)) * load(up[i]));
+      store(out[i], s * (g / (W(1) + fast_exp(-g)) * load(up[i])));
     }
   }
 }
@@ -67,7 +69,7 @@ CONCLAVE_CPU_VARIANTS void swiglu_backward(const H* h, const A* d_act, const wid
 }
 
 #define CONCLAVE_INSTANTIATE(H, A)                                                                       \
-  template void swiglu_forward<H, A>(const H*, A*, int64_t, int64_t, int64_t);                           \
+  template void swiglu_forward<H, A>(const H*, const wide_t<A>*, A*, int64_t, int64_t, int64_t);         \
   template void swiglu_backward<H, A>(const H*, const A*, const wide_t<A>*, A*, A*, wide_t<A>*, int64_t, \
                                       int64_t, int64_t)
 CONCLAVE_INSTANTIATE(float, float);

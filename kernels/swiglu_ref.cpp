@@ -6,12 +6,14 @@
 namespace conclave::kernels {
 
 template <class H, class A>
-void swiglu_forward_ref(const H* h, A* act, int64_t width, int64_t begin, int64_t end) {
+void swiglu_forward_ref(const H* h, const wide_t<A>* scale, A* act, int64_t width, int64_t begin,
+                        int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
+    const double s = scale ? static_cast<double>(scale[row]) : 1.0;
     for (int64_t i = 0; i < width; ++i) {
       const double gate = load(h[row * 2 * width + i]);
       const double up = load(h[row * 2 * width + width + i]);
-      store(act[row * width + i], static_cast<wide_t<A>>(gate / (1.0 + std::exp(-gate)) * up));
+      store(act[row * width + i], static_cast<wide_t<A>>(s * gate / (1.0 + std::exp(-gate)) * up));
     }
   }
 }
@@ -39,7 +41,7 @@ void swiglu_backward_ref(const H* h, const A* d_act, const wide_t<A>* scale, A* 
 }
 
 #define CONCLAVE_INSTANTIATE(H, A)                                                                           \
-  template void swiglu_forward_ref<H, A>(const H*, A*, int64_t, int64_t, int64_t);                           \
+  template void swiglu_forward_ref<H, A>(const H*, const wide_t<A>*, A*, int64_t, int64_t, int64_t);         \
   template void swiglu_backward_ref<H, A>(const H*, const A*, const wide_t<A>*, A*, A*, wide_t<A>*, int64_t, \
                                           int64_t, int64_t)
 CONCLAVE_INSTANTIATE(float, float);

@@ -60,18 +60,20 @@ struct Kernels {
     });
   }
 
-  void scale_rows(const at::Tensor& in, const at::Tensor& scale, const at::Tensor& out) const {
-    ops::dispatch_pair(in, out.scalar_type(), [&]<class In, class Out>(In, Out) {
-      check(device::scale_rows<In, Out>(const_data<In>(in), const_data<kernels::wide_t<In>>(scale),
-                                        mutable_data<Out>(out), out.size(1), out.size(0), stream()),
-            "scale_rows");
+  void permute_rows(const at::Tensor& x, const at::Tensor& offsets, const at::Tensor& row_of,
+                    const at::Tensor& out) const {
+    ops::dispatch_storage(x, "permute_rows", [&]<class T>(T) {
+      check(
+          device::permute_rows<T>(const_data<T>(x), const_data<int32_t>(offsets), const_data<int32_t>(row_of),
+                                  mutable_data<T>(out), out.size(1), x.size(0), stream()),
+          "permute_rows");
     });
   }
 
-  void swiglu_forward(const at::Tensor& h, const at::Tensor& act) const {
+  void swiglu_forward(const at::Tensor& h, const at::Tensor& scale, const at::Tensor& act) const {
     ops::dispatch_activation(h, act.scalar_type(), [&]<class H, class A>(H, A) {
-      check(device::swiglu_forward<H, A>(const_data<H>(h), mutable_data<A>(act), act.size(1), act.size(0),
-                                         stream()),
+      check(device::swiglu_forward<H, A>(const_data<H>(h), optional_data<kernels::wide_t<A>>(scale),
+                                         mutable_data<A>(act), act.size(1), act.size(0), stream()),
             "swiglu_forward");
     });
   }
@@ -209,7 +211,7 @@ ops::KernelTable make_kernels(CUstream_st* (*current_stream)(), const Abilities&
   };
   return {.gather_rows = bind(&Kernels::gather_rows),
           .sum_rows = bind(&Kernels::sum_rows),
-          .scale_rows = bind(&Kernels::scale_rows),
+          .permute_rows = bind(&Kernels::permute_rows),
           .swiglu_forward = bind(&Kernels::swiglu_forward),
           .swiglu_backward = bind(&Kernels::swiglu_backward),
           .rms_norm_forward = bind(&Kernels::rms_norm_forward),

@@ -16,7 +16,7 @@ namespace {
 struct SwiGlu : public torch::autograd::Function<SwiGlu> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& gate_up) {
     ctx->save_for_backward({gate_up});
-    return activate(gate_up, gate_up.scalar_type());
+    return activate(gate_up, {}, gate_up.scalar_type());
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
@@ -26,9 +26,9 @@ struct SwiGlu : public torch::autograd::Function<SwiGlu> {
 
 }  // namespace
 
-at::Tensor activate(const at::Tensor& h_A2F, c10::ScalarType dtype) {
+at::Tensor activate(const at::Tensor& h_A2F, const at::Tensor& scale_A, c10::ScalarType dtype) {
   auto act = at::empty({h_A2F.size(0), h_A2F.size(1) / 2}, h_A2F.options().dtype(dtype));
-  kernels_of(h_A2F, "swiglu").swiglu_forward(h_A2F, act);
+  kernels_of(h_A2F, "swiglu").swiglu_forward(h_A2F, scale_A, act);
   return act;
 }
 

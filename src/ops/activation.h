@@ -5,8 +5,8 @@
 // kernels/swiglu.h on tensors.
 namespace conclave::ops {
 
-// act [rows, F] in `dtype` from h [rows, 2F].
-at::Tensor activate(const at::Tensor& h_A2F, c10::ScalarType dtype);
+// scale * act [rows, F] in `dtype` from h [rows, 2F]; scale_A [rows] may be undefined: 1.
+at::Tensor activate(const at::Tensor& h_A2F, const at::Tensor& scale_A, c10::ScalarType dtype);
 
 struct ActivationGradient {
   at::Tensor d_h_A2F, scaled_act_AF;  // in the type of d_act

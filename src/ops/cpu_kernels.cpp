@@ -46,19 +46,21 @@ void cpu_sum_rows(const at::Tensor& rows, const at::Tensor& offsets, const at::T
   });
 }
 
-void cpu_scale_rows(const at::Tensor& in, const at::Tensor& scale, const at::Tensor& out) {
-  dispatch_pair(in, out.scalar_type(), [&]<class In, class Out>(In, Out) {
-    at::parallel_for(0, out.size(0), kRowGrain, [&](int64_t begin, int64_t end) {
-      kernels::scale_rows<In, Out>(const_data<In>(in), const_data<kernels::wide_t<In>>(scale),
-                                   mutable_data<Out>(out), out.size(1), begin, end);
+void cpu_permute_rows(const at::Tensor& x, const at::Tensor& offsets, const at::Tensor& row_of,
+                      const at::Tensor& out) {
+  dispatch_storage(x, "permute_rows", [&]<class T>(T) {
+    at::parallel_for(0, x.size(0), kRowGrain, [&](int64_t begin, int64_t end) {
+      kernels::permute_rows<T>(const_data<T>(x), const_data<int32_t>(offsets), const_data<int32_t>(row_of),
+                               mutable_data<T>(out), out.size(1), begin, end);
     });
   });
 }
 
-void cpu_swiglu_forward(const at::Tensor& h, const at::Tensor& act) {
+void cpu_swiglu_forward(const at::Tensor& h, const at::Tensor& scale, const at::Tensor& act) {
   dispatch_activation(h, act.scalar_type(), [&]<class H, class A>(H, A) {
     at::parallel_for(0, h.size(0), kRowGrain, [&](int64_t begin, int64_t end) {
-      kernels::swiglu_forward<H, A>(const_data<H>(h), mutable_data<A>(act), act.size(1), begin, end);
+      kernels::swiglu_forward<H, A>(const_data<H>(h), optional_data<kernels::wide_t<A>>(scale),
+                                    mutable_data<A>(act), act.size(1), begin, end);
     });
   });
 }
@@ -159,7 +161,7 @@ std::unique_ptr<DeviceGraphs> no_graphs() {
 KernelTable cpu_kernels() {
   return {.gather_rows = cpu_gather_rows,
           .sum_rows = cpu_sum_rows,
-          .scale_rows = cpu_scale_rows,
+          .permute_rows = cpu_permute_rows,
           .swiglu_forward = cpu_swiglu_forward,
           .swiglu_backward = cpu_swiglu_backward,
           .rms_norm_forward = cpu_rms_norm_forward,

@@ -65,6 +65,8 @@ class Groups {
 };
 
 at::Tensor gathered(const ExpertPass& pass) {
+  if (pass.x_SD.scalar_type() == pass.product)
+    return permute(pass.x_SD, pass.source_offsets_S1, pass.rows_N, pass.row_source_A.size(0));
   return gather(pass.x_SD, pass.row_source_A, pass.row_source_A.size(0), pass.product);
 }
 
@@ -76,10 +78,10 @@ std::function<ExpertOutputs(const ExpertPass&)> grouped_experts(GroupedProducts 
     const auto stored = pass.x_SD.scalar_type();
     const auto h_A2F =
         groups.times(gathered(pass), pass.w13_E2FD.to(pass.product).transpose(1, 2)).to(stored);
-    const auto act_AF = activate(h_A2F, pass.product);
-    const auto y_AD = groups.times(act_AF, pass.w2_EDF.to(pass.product).transpose(1, 2)).to(stored);
-    scale_rows(y_AD, pass.s_A, y_AD);
-    return ExpertOutputs{.h_A2F = h_A2F, .y_AD = y_AD};
+    const auto act_AF = activate(h_A2F, pass.s_A, pass.product);
+    return ExpertOutputs{
+        .h_A2F = h_A2F,
+        .y_AD = groups.times(act_AF, pass.w2_EDF.to(pass.product).transpose(1, 2)).to(stored)};
   };
 }
 

@@ -61,15 +61,9 @@ ExpertOutputs experts_one_by_one(const ExpertPass& pass) {
     const auto h = out.h_A2F.narrow(0, r.first, r.count);
     product_into(h, gather(pass.x_SD, pass.row_source_A.narrow(0, r.first, r.count), padded, pass.product),
                  pass.w13_E2FD[r.expert].to(pass.product).t());
-    const auto act = activate(product_rows(out.h_A2F, r, padded, h.scalar_type()), pass.product);
-    const auto w2 = pass.w2_EDF[r.expert].to(pass.product).t();
-    const auto y = out.y_AD.narrow(0, r.first, r.count), s = pass.s_A.narrow(0, r.first, r.count);
-    if (y.scalar_type() == pass.product && padded == r.count) {
-      product_into(y, act, w2);
-      scale_rows(y, s, y);
-    } else {
-      scale_rows(act.mm(w2), s, y);
-    }
+    const auto act = activate(product_rows(out.h_A2F, r, padded, h.scalar_type()),
+                              padded_scales(pass.s_A, r, padded), pass.product);
+    product_into(out.y_AD.narrow(0, r.first, r.count), act, pass.w2_EDF[r.expert].to(pass.product).t());
   });
   return out;
 }

@@ -25,10 +25,12 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
                           .w2_EDF = w2_EDF,
                           .row_source_A = rows.row_source_A,
                           .offsets_E1 = rows.expert_offsets_E1,
+                          .source_offsets_S1 = rows.source_offsets_S1,
+                          .rows_N = rows.rows_N,
                           .product = product};
     const auto out = kernels_of(source_SD, "expert_mlp").experts(pass);
     ctx->save_for_backward({pass.x_SD, pass.s_A, w13_E2FD, w2_EDF, pass.row_source_A, pass.offsets_E1,
-                            out.h_A2F, rows.source_offsets_S1, rows.rows_N});
+                            pass.source_offsets_S1, pass.rows_N, out.h_A2F});
     ctx->saved_data["product"] = static_cast<int64_t>(product);
     return out.y_AD;
   }
@@ -42,12 +44,15 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
                           .w2_EDF = saved[3],
                           .row_source_A = saved[4],
                           .offsets_E1 = saved[5],
+                          .source_offsets_S1 = saved[6],
+                          .rows_N = saved[7],
                           .product = static_cast<c10::ScalarType>(ctx->saved_data["product"].toInt()),
                           .wants_w13 = ctx->needs_input_grad(2),
                           .wants_w2 = ctx->needs_input_grad(3)};
     const auto d =
-        kernels_of(pass.x_SD, "expert_mlp").experts_backward(pass, saved[6], grads[0].contiguous());
-    const auto d_source = sum_rows(d.x_AD, saved[7], saved[8], pass.x_SD.size(0), pass.x_SD.scalar_type());
+        kernels_of(pass.x_SD, "expert_mlp").experts_backward(pass, saved[8], grads[0].contiguous());
+    const auto d_source =
+        sum_rows(d.x_AD, pass.source_offsets_S1, pass.rows_N, pass.x_SD.size(0), pass.x_SD.scalar_type());
     return {d_source, d.s_A, d.w13_E2FD, d.w2_EDF, at::Tensor(), at::Tensor()};
   }
 };

@@ -23,8 +23,11 @@ at::Tensor sum_rows(const at::Tensor& rows_AD, const at::Tensor& offsets, const 
   return out;
 }
 
-void scale_rows(const at::Tensor& in, const at::Tensor& scale, const at::Tensor& out) {
-  kernels_of(in, "moving rows").scale_rows(in, scale, out);
+at::Tensor permute(const at::Tensor& source_SD, const at::Tensor& offsets_S1, const at::Tensor& rows_N,
+                   int64_t num_rows) {
+  auto out = at::empty({num_rows, source_SD.size(1)}, source_SD.options());
+  kernels_of(source_SD, "moving rows").permute_rows(source_SD, offsets_S1, rows_N, out);
+  return out;
 }
 
 std::vector<ExpertRows> busy_experts(const std::vector<int64_t>& offsets) {

@@ -19,8 +19,10 @@ at::Tensor gather(const at::Tensor& source_SD, const at::Tensor& index_N, int64_
 at::Tensor sum_rows(const at::Tensor& rows_AD, const at::Tensor& offsets, const at::Tensor& row_of,
                     int64_t count, c10::ScalarType dtype);
 
-// The first rows of `in` into `out`, each times its scale, in the type of `out`.
-void scale_rows(const at::Tensor& in, const at::Tensor& scale, const at::Tensor& out);
+// The same by the inverse map, reading every source row once: out[rows_N[j]] = source[s] for the pairs j of
+// s. Rows that no pair names are left as they are.
+at::Tensor permute(const at::Tensor& source_SD, const at::Tensor& offsets_S1, const at::Tensor& rows_N,
+                   int64_t num_rows);
 
 struct ExpertRows {
   int64_t expert = 0, first = 0, count = 0;

@@ -97,7 +97,7 @@ TEST(KernelTableLaw, a_wrong_kernel_shows) {
   const auto h = at::ones({3, 8});
   EXPECT_GT(swiglu(h).sum().item<double>(), 1);
   const OnEmulator wrong([](KernelTable& table) {
-    table.swiglu_forward = [](const at::Tensor&, const at::Tensor& act) { act.zero_(); };
+    table.swiglu_forward = [](const at::Tensor&, const at::Tensor&, const at::Tensor& act) { act.zero_(); };
   });
   EXPECT_EQ(swiglu(h).sum().item<double>(), 0);
 }

@@ -33,10 +33,11 @@ void check_swiglu() {
     const DeviceArray<wide_t<A>> scale_d(scale), d_scale_d(scale.size());
     std::vector<A> act(size), d_h(2 * size), scaled(size);
     std::vector<wide_t<A>> d_scale(scale.size());
-    expect_ok(cuda::swiglu_forward<H, A>(h_d.data(), act_d.data(), width, rows, nullptr));
-    swiglu_forward_ref<H, A>(h.data(), act.data(), width, 0, rows);
-    expect_close(act_d.host(), act);
     for (const bool with_scale : {true, false}) {
+      expect_ok(cuda::swiglu_forward<H, A>(h_d.data(), with_scale ? scale_d.data() : nullptr, act_d.data(),
+                                           width, rows, nullptr));
+      swiglu_forward_ref<H, A>(h.data(), with_scale ? scale.data() : nullptr, act.data(), width, 0, rows);
+      expect_close(act_d.host(), act);
       expect_ok(cuda::swiglu_backward<H, A>(h_d.data(), d_d.data(), with_scale ? scale_d.data() : nullptr,
                                             d_h_d.data(), scaled_d.data(),
                                             with_scale ? d_scale_d.data() : nullptr, width, rows, nullptr));

@@ -106,8 +106,10 @@ TEST(Twins, swiglu_and_its_gradients_are_those_of_autograd) {
     act.mul(scale.unsqueeze(1)).mul(d).sum().backward();
     const auto got = poisoned({rows, width}), d_h = poisoned({rows, 2 * width}),
                scaled = poisoned({rows, width}), d_scale = poisoned({rows});
-    swiglu_forward_ref(data(h), data(got), width, 0, rows);
+    swiglu_forward_ref<double, double>(data(h), nullptr, data(got), width, 0, rows);
     expect_equal(got, act.detach());
+    swiglu_forward_ref(data(h), data(scale), data(got), width, 0, rows);
+    expect_equal(got, act.detach().mul(scale.detach().unsqueeze(1)));
     swiglu_backward_ref(data(h), data(d), data(scale), data(d_h), data(scaled), data(d_scale), width, 0,
                         rows);
     expect_equal(d_h, h.grad());

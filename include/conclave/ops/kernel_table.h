@@ -22,6 +22,7 @@ namespace conclave::ops {
 struct ExpertPass {
   at::Tensor x_SD = {}, s_A = {}, w13_E2FD = {}, w2_EDF = {};
   at::Tensor row_source_A = {}, offsets_E1 = {};     // int32
+  at::Tensor source_offsets_S1 = {}, rows_N = {};    // the inverse map, int32
   c10::ScalarType product = c10::ScalarType::Float;  // what is multiplied
   bool wants_w13 = true, wants_w2 = true;            // in the backward pass
 };
@@ -39,10 +40,12 @@ struct KernelTable {
   std::function<void(const at::Tensor& rows_AD, const at::Tensor& offsets_U1, const at::Tensor& row_of_N,
                      const at::Tensor& out_UD)>
       sum_rows;
-  std::function<void(const at::Tensor& in_ND, const at::Tensor& scale_N, const at::Tensor& out_ND)>
-      scale_rows;
-  std::function<void(const at::Tensor& h_A2F, const at::Tensor& act_AF)> swiglu_forward;
+  std::function<void(const at::Tensor& x_UD, const at::Tensor& offsets_U1, const at::Tensor& row_of_N,
+                     const at::Tensor& out_AD)>
+      permute_rows;
   // scale_A, d_scale_A: undefined is 1, not wanted.
+  std::function<void(const at::Tensor& h_A2F, const at::Tensor& scale_A, const at::Tensor& act_AF)>
+      swiglu_forward;
   std::function<void(const at::Tensor& h_A2F, const at::Tensor& d_act_AF, const at::Tensor& scale_A,
                      const at::Tensor& d_h_A2F, const at::Tensor& scaled_act_AF, const at::Tensor& d_scale_A)>
       swiglu_backward;
@@ -75,7 +78,7 @@ template <class Table, class Visit>
 void for_each_entry(Table& t, Visit visit) {
   visit("gather_rows", t.gather_rows);
   visit("sum_rows", t.sum_rows);
-  visit("scale_rows", t.scale_rows);
+  visit("permute_rows", t.permute_rows);
   visit("swiglu_forward", t.swiglu_forward);
   visit("swiglu_backward", t.swiglu_backward);
   visit("rms_norm_forward", t.rms_norm_forward);
