@@ -112,7 +112,7 @@ void bench(const char* model, int64_t tokens, int64_t width, int64_t inner, int6
       block_counts_d(n(cuda::sort_pairs_counts(pairs, experts)));
   const RouterShape shape{.tokens = tokens, .num_experts = experts, .top_k = k};
   const Device<char> scratch(n(cuda::router_scratch_bytes(shape)));
-  const RouterForward router{.shape = shape,
+  const RouterForward<float> router{.shape = shape,
                              .logits = logits_d.data,
                              .chosen = chosen_d.data,
                              .weight = weight_d.data,

@@ -30,7 +30,7 @@ Partials partials_in(void* scratch, const RouterShape& s) {
 }
 
 template <int V>
-__global__ void __launch_bounds__(kThreads, 1) forward_kernel(RouterForward r, Partials partials) {
+__global__ void __launch_bounds__(kThreads, 1) forward_kernel(RouterForward<float> r, Partials partials) {
   const auto& s = r.shape;
   float* rows = dynamic_shared<float>();  // [kWarps, num_experts]
   int32_t* counts = reinterpret_cast<int32_t*>(rows + kWarps * s.num_experts);
@@ -40,19 +40,25 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(RouterForward r, P
   float score_sums[V] = {};
   float z_sum = 0;
   int non_finite = 0;
+  const float* bias = is_biased(s, r.bias) ? r.bias : nullptr;
+  const auto scale = static_cast<float>(s.scale);
   const int64_t first = blockIdx.x * int64_t{kTokensPerBlock} + warp_in_block() * kTokensPerWarp;
   for (int64_t t = first; t < first + kTokensPerWarp && t < s.tokens; ++t) {
     const Scores<V> scores(s, r.logits + t * s.num_experts);
-    const int chosen = choose(s, scores, r.bias, row);
+    const int chosen = choose(s, scores, bias, row);
     const float logit = logit_of(s, scores, chosen, row);
-    const float weight = s.scale * weight_of(s, scores.lse, logit, chosen);
+    const float weight = scale * weight_of(s, scores.lse, logit, chosen);
     if (lane() < s.top_k) {
       r.chosen[t * s.top_k + lane()] = chosen;
       r.weight[t * s.top_k + lane()] = weight;
       if (chosen >= 0) atomicAdd(&counts[chosen], 1);
     }
 #pragma unroll
-    for (int i = 0; i < V; ++i) score_sums[i] += scores.score[i];
+    for (int i = 0; i < V; ++i) {
+      score_sums[i] += scores.score[i];
+      const int e = lane() + kWarp * i;
+      if (r.scores && e < s.num_experts) r.scores[t * s.num_experts + e] = scores.score[i];
+    }
     z_sum += scores.lse * scores.lse;
     non_finite += scores.non_finite;
   }
@@ -88,19 +94,28 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(RouterForward r, P
 
 }  // namespace
 
+bool router_takes(const RouterShape& s) {
+  const bool groups =
+      s.num_groups == 0 || (s.num_groups <= kMaxRouterGroups && s.num_experts % s.num_groups == 0 &&
+                            s.num_experts / s.num_groups >= (s.group_top2 ? 2 : 1) && s.topk_groups >= 1 &&
+                            s.topk_groups <= s.num_groups);
+  return s.num_experts >= 1 && s.num_experts <= kMaxRouterExperts && s.top_k >= 1 &&
+         s.top_k <= kMaxRouterChoices && s.top_k <= s.num_experts && groups;
+}
+
 int64_t router_scratch_bytes(const RouterShape& s) {
   return num_blocks(s) * (2 * s.num_experts + 2) * static_cast<int64_t>(sizeof(float));
 }
 
-Status router_forward(const RouterForward& r, void* scratch, Stream stream) {
-  if (!is_possible(r.shape)) return Status::kInvalid;
+Status router_forward(const RouterForward<float>& r, void* scratch, Stream stream) {
+  if (!router_takes(r.shape)) return Status::kInvalid;
   const auto partials = partials_in(scratch, r.shape);
   const int64_t blocks = num_blocks(r.shape), experts = r.shape.num_experts;
   const Grid grid{.blocks = blocks,
                   .threads = kThreads,
                   .shared_bytes = static_cast<size_t>((kWarps + 1) * experts) * sizeof(float),
                   .stream = stream};
-  auto status = with_values_per_lane(experts, [&]<int V>(std::integral_constant<int, V>) {
+  auto status = with_values_per_lane<kMaxRouterExperts>(experts, [&]<int V>(std::integral_constant<int, V>) {
     return launch(grid, forward_kernel<V>, r, partials);
   });
   const auto then = [&](auto* parts, auto* out, int64_t width) {

@@ -9,7 +9,7 @@ namespace conclave::kernels::cuda {
 namespace {
 
 template <int V>
-__global__ void __launch_bounds__(kThreads) backward_kernel(RouterBackward r) {
+__global__ void __launch_bounds__(kThreads) backward_kernel(RouterBackward<float> r) {
   const auto& s = r.shape;
   float* row = dynamic_shared<float>() + warp_in_block() * s.num_experts;
   const int64_t t = blockIdx.x * int64_t{kWarps} + warp_in_block();
@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(RouterBackward r) {
   const Scores<V> scores(s, r.logits + t * s.num_experts);
   const int chosen = lane() < s.top_k ? r.chosen[t * s.top_k + lane()] : -1;
   const float logit = logit_of(s, scores, chosen, row);
-  const float d_weight = chosen >= 0 ? r.d_weight[t * s.top_k + lane()] : 0.0f;
+  const float d_weight = chosen >= 0 && r.d_weight ? r.d_weight[t * s.top_k + lane()] : 0.0f;
   const float weight = weight_of(s, scores.lse, logit, chosen);
   const float pull = warp_sum(weight * d_weight);
 #pragma unroll
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(RouterBackward r) {
   __syncwarp();
   if (chosen >= 0) {
     const float slope = s.sigmoid ? 1.0f / (1.0f + expf(logit)) : 1.0f;  // 1 - score
-    row[chosen] = s.scale * (s.normalise ? weight * (d_weight - pull) * slope : d_weight);
+    row[chosen] = static_cast<float>(s.scale) * (s.normalise ? weight * (d_weight - pull) * slope : d_weight);
   }
   __syncwarp();
   float d_score[V], d_logit[V];
@@ -38,6 +38,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(RouterBackward r) {
     const bool here = e < s.num_experts;
     const float chosen_part = here ? row[e] : 0.0f;
     d_score[i] = here && r.d_score_sums ? r.d_score_sums[e] : 0.0f;
+    if (here && r.d_scores) d_score[i] += r.d_scores[t * s.num_experts + e];
     if (!s.normalise) d_score[i] += chosen_part;
     d_logit[i] = s.normalise ? chosen_part : 0.0f;
     shared += scores.score[i] * d_score[i];
@@ -56,15 +57,15 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(RouterBackward r) {
 
 }  // namespace
 
-Status router_backward(const RouterBackward& r, Stream stream) {
-  if (!is_possible(r.shape)) return Status::kInvalid;
+Status router_backward(const RouterBackward<float>& r, Stream stream) {
+  if (!router_takes(r.shape)) return Status::kInvalid;
   const Grid grid{.blocks = ceil_div(r.shape.tokens, kWarps),
                   .threads = kThreads,
                   .shared_bytes = static_cast<size_t>(kWarps * r.shape.num_experts) * sizeof(float),
                   .stream = stream};
-  return with_values_per_lane(r.shape.num_experts, [&]<int V>(std::integral_constant<int, V>) {
-    return launch(grid, backward_kernel<V>, r);
-  });
+  return with_values_per_lane<kMaxRouterExperts>(
+      r.shape.num_experts,
+      [&]<int V>(std::integral_constant<int, V>) { return launch(grid, backward_kernel<V>, r); });
 }
 
 }  // namespace conclave::kernels::cuda

@@ -27,7 +27,8 @@ struct Scores {
   std::vector<bool> masked;
   double lse = 0;
 };
-Scores scores_of(const RouterShape& s, const float* logits) {
+template <class T>
+Scores scores_of(const RouterShape& s, const T* logits) {
   Scores out;
   for (int64_t e = 0; e < s.num_experts; ++e) {
     out.masked.push_back(!std::isfinite(logits[e]));
@@ -46,7 +47,8 @@ Scores scores_of(const RouterShape& s, const float* logits) {
 }
 
 // The largest of `by` that are allowed, best first, ties to the lowest index; -1 where there is none.
-std::vector<int> largest(const std::vector<float>& by, std::vector<bool> allowed, int64_t k) {
+template <class T>
+std::vector<int> largest(const std::vector<T>& by, std::vector<bool> allowed, int64_t k) {
   std::vector<int> out;
   for (int64_t choice = 0; choice < k; ++choice) {
     int best = -1;
@@ -61,16 +63,18 @@ std::vector<int> largest(const std::vector<float>& by, std::vector<bool> allowed
   return out;
 }
 
+template <class T>
 std::vector<int> choose(const RouterShape& s, const Scores& scores, const float* bias) {
-  std::vector<float> by;
+  if (bias && std::all_of(bias, bias + s.num_experts, [](float b) { return b == 0; })) bias = nullptr;
+  std::vector<T> by;
   std::vector<bool> allowed;
   for (size_t e = 0; e < scores.logit.size(); ++e) {
-    by.push_back(bias ? static_cast<float>(scores.score[e]) + bias[e] : static_cast<float>(scores.logit[e]));
+    by.push_back(bias ? static_cast<T>(scores.score[e]) + bias[e] : static_cast<T>(scores.logit[e]));
     allowed.push_back(!scores.masked[e]);
   }
   if (s.num_groups > 0) {
     const auto size = static_cast<size_t>(s.num_experts / s.num_groups);
-    std::vector<float> group_by;
+    std::vector<T> group_by;
     for (int64_t g = 0; g < s.num_groups; ++g) {
       Row values;
       for (size_t e = static_cast<size_t>(g) * size; e < (static_cast<size_t>(g) + 1) * size; ++e) {
@@ -80,7 +84,7 @@ std::vector<int> choose(const RouterShape& s, const Scores& scores, const float*
       std::sort(values.rbegin(), values.rend());
       values.resize(s.group_top2 ? 2 : 1);
       const double two = s.group_top2 && bias ? values[0] + values[1] : log_sum_exp(values);
-      group_by.push_back(static_cast<float>(two));
+      group_by.push_back(static_cast<T>(two));
     }
     const auto kept = largest(group_by, std::vector<bool>(group_by.size(), true), s.topk_groups);
     for (size_t e = 0; e < allowed.size(); ++e) {
@@ -107,7 +111,8 @@ Row weights_of(const RouterShape& s, const Scores& scores, const int32_t* chosen
 
 }  // namespace
 
-void router_forward_ref(const RouterForward& r) {
+template <class T>
+void router_forward_ref(const RouterForward<T>& r) {
   const auto& s = r.shape;
   Row score_sums(static_cast<size_t>(s.num_experts), 0.0);
   double z_sum = 0;
@@ -115,25 +120,27 @@ void router_forward_ref(const RouterForward& r) {
   *r.non_finite = 0;
   for (int64_t t = 0; t < s.tokens; ++t) {
     const auto scores = scores_of(s, r.logits + t * s.num_experts);
-    const auto chosen = choose(s, scores, r.bias);
+    const auto chosen = choose<T>(s, scores, r.bias);
     std::copy(chosen.begin(), chosen.end(), r.chosen + t * s.top_k);
     const auto weight = weights_of(s, scores, r.chosen + t * s.top_k);
     for (int64_t k = 0; k < s.top_k; ++k) {
-      r.weight[t * s.top_k + k] = static_cast<float>(s.scale * weight[static_cast<size_t>(k)]);
+      r.weight[t * s.top_k + k] = static_cast<T>(s.scale * weight[static_cast<size_t>(k)]);
       if (chosen[static_cast<size_t>(k)] >= 0) ++r.counts[chosen[static_cast<size_t>(k)]];
     }
     for (size_t e = 0; e < score_sums.size(); ++e) {
       score_sums[e] += scores.score[e];
+      if (r.scores) r.scores[t * s.num_experts + static_cast<int64_t>(e)] = static_cast<T>(scores.score[e]);
       *r.non_finite += scores.masked[e];
     }
     z_sum += scores.lse * scores.lse;
   }
   for (size_t e = 0; r.score_sums && e < score_sums.size(); ++e)
-    r.score_sums[e] = static_cast<float>(score_sums[e]);
-  if (r.z_sum) *r.z_sum = static_cast<float>(z_sum);
+    r.score_sums[e] = static_cast<T>(score_sums[e]);
+  if (r.z_sum) *r.z_sum = static_cast<T>(z_sum);
 }
 
-void router_backward_ref(const RouterBackward& r) {
+template <class T>
+void router_backward_ref(const RouterBackward<T>& r) {
   const auto& s = r.shape;
   const auto experts = static_cast<size_t>(s.num_experts);
   for (int64_t t = 0; t < s.tokens; ++t) {
@@ -142,9 +149,9 @@ void router_backward_ref(const RouterBackward& r) {
     const auto weight = weights_of(s, scores, chosen);
     Row d_score(experts, 0.0), d_logit(experts, 0.0);
     double pull = 0;  // of normalisation
-    for (int64_t k = 0; k < s.top_k; ++k)
+    for (int64_t k = 0; r.d_weight && k < s.top_k; ++k)
       pull += weight[static_cast<size_t>(k)] * r.d_weight[t * s.top_k + k];
-    for (int64_t k = 0; k < s.top_k; ++k) {
+    for (int64_t k = 0; r.d_weight && k < s.top_k; ++k) {
       if (chosen[k] < 0) continue;
       const auto e = static_cast<size_t>(chosen[k]);
       const double d = r.d_weight[t * s.top_k + k];
@@ -158,6 +165,7 @@ void router_backward_ref(const RouterBackward& r) {
     double shared = 0;
     for (size_t e = 0; e < experts; ++e) {
       if (r.d_score_sums) d_score[e] += r.d_score_sums[e];
+      if (r.d_scores) d_score[e] += r.d_scores[t * s.num_experts + static_cast<int64_t>(e)];
       shared += scores.score[e] * d_score[e];
     }
     for (size_t e = 0; e < experts; ++e) {
@@ -165,9 +173,14 @@ void router_backward_ref(const RouterBackward& r) {
       d_logit[e] += s.sigmoid ? d_score[e] * score * (1.0 - score) : score * (d_score[e] - shared);
       d_logit[e] += 2.0 * r.d_z_sum * scores.lse * std::exp(scores.logit[e] - scores.lse);
       r.d_logits[t * s.num_experts + static_cast<int64_t>(e)] =
-          scores.masked[e] ? 0.0f : static_cast<float>(d_logit[e]);
+          scores.masked[e] ? T(0) : static_cast<T>(d_logit[e]);
     }
   }
 }
+
+template void router_forward_ref<float>(const RouterForward<float>&);
+template void router_forward_ref<double>(const RouterForward<double>&);
+template void router_backward_ref<float>(const RouterBackward<float>&);
+template void router_backward_ref<double>(const RouterBackward<double>&);
 
 }  // namespace conclave::kernels

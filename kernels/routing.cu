@@ -136,7 +136,7 @@ template <>
 Status select_top_k<float>(const float* scores, int32_t* chosen, int64_t num_experts, int64_t k, int64_t rows,
                            Stream stream) {
   const Grid grid{.blocks = ceil_div(rows, kWarps), .threads = kThreads, .stream = stream};
-  return with_values_per_lane(num_experts, [&]<int V>(std::integral_constant<int, V>) {
+  return with_values_per_lane<kMaxSelectExperts>(num_experts, [&]<int V>(std::integral_constant<int, V>) {
     return launch(grid, select_kernel<V>, scores, chosen, num_experts, k, rows);
   });
 }

@@ -9,17 +9,22 @@ namespace conclave::kernels {
 template <class T>
 void select_top_k(const T* scores, int32_t* chosen, int64_t num_experts, int64_t k, int64_t begin,
                   int64_t end) {
-  std::vector<uint8_t> taken(static_cast<std::size_t>(num_experts));
   for (int64_t row = begin; row < end; ++row) {
-    const T* row_scores = scores + row * num_experts;
-    for (int64_t e = 0; e < num_experts; ++e) taken[e] = row_scores[e] != row_scores[e];  // NaN
+    const T* of = scores + row * num_experts;
+    int32_t last = -1;
     for (int64_t choice = 0; choice < k; ++choice) {
+      // The best of those behind the last one. No comparison holds for NaN.
       int32_t best = -1;
       for (int32_t e = 0; e < num_experts; ++e) {
-        if (!taken[e] && (best < 0 || row_scores[e] > row_scores[best])) best = e;
+        const bool left = last < 0 ? of[e] == of[e] : of[e] < of[last] || (of[e] == of[last] && e > last);
+        if (left && (best < 0 || of[e] > of[best])) best = e;
       }
       chosen[row * k + choice] = best;
-      if (best >= 0) taken[best] = 1;
+      if (best < 0) {
+        for (int64_t rest = choice; rest < k; ++rest) chosen[row * k + rest] = -1;
+        break;
+      }
+      last = best;
     }
   }
 }

@@ -7,15 +7,6 @@
 // experts l, l + 32, ...
 namespace conclave::kernels::cuda {
 
-inline bool is_possible(const RouterShape& s) {
-  const bool groups =
-      s.num_groups == 0 || (s.num_groups <= kMaxRouterGroups && s.num_experts % s.num_groups == 0 &&
-                            s.num_experts / s.num_groups >= (s.group_top2 ? 2 : 1) && s.topk_groups >= 1 &&
-                            s.topk_groups <= s.num_groups);
-  return s.num_experts >= 1 && s.num_experts <= kMaxRouterExperts && s.top_k >= 1 &&
-         s.top_k <= kMaxRouterChoices && s.top_k <= s.num_experts && groups;
-}
-
 __device__ inline float minus_infinity() {
   return __uint_as_float(0xff800000u);
 }
@@ -91,6 +82,13 @@ __device__ inline unsigned kept_groups(const RouterShape& s, bool biased, const 
     if (best >= 0) kept |= 1u << best;
   }
   return kept;
+}
+
+// Whether a bias says anything; the same on all lanes.
+__device__ inline bool is_biased(const RouterShape& s, const float* bias) {
+  float most = 0;
+  for (int64_t e = lane(); bias && e < s.num_experts; e += kWarp) most = fmaxf(most, fabsf(bias[e]));
+  return warp_max(most) > 0;
 }
 
 // Lane k gets choice k. row: room for all experts.

@@ -37,14 +37,16 @@ __device__ int take_largest(uint64_t (&keys)[V]) {
 }
 
 // call(V) with the smallest V in {1, 2, 4, 8, 16, 32} for which 32 V values hold a row.
-template <class Call>
+template <int64_t Most, class Call>
 Status with_values_per_lane(int64_t count, Call call) {
   if (count <= 32) return call(std::integral_constant<int, 1>());
   if (count <= 64) return call(std::integral_constant<int, 2>());
   if (count <= 128) return call(std::integral_constant<int, 4>());
   if (count <= 256) return call(std::integral_constant<int, 8>());
   if (count <= 512) return call(std::integral_constant<int, 16>());
-  if (count <= 1024) return call(std::integral_constant<int, 32>());
+  if constexpr (Most > 512) {
+    if (count <= 1024) return call(std::integral_constant<int, 32>());
+  }
   return Status::kInvalid;
 }
 

@@ -5,6 +5,7 @@
 #include "norm.h"
 #include "permute.h"
 #include "rope.h"
+#include "router.h"
 #include "swiglu.h"
 #include "values.h"
 
@@ -151,6 +152,88 @@ TEST(Bfloat16, rounds_to_nearest_even_and_keeps_nan_and_infinity) {
   EXPECT_EQ(round(1.0f + 0x1p-8f + 0x1p-20f), 1.0f + 0x1p-7f);
   EXPECT_EQ(round(INFINITY), INFINITY);
   EXPECT_TRUE(std::isnan(round(NAN)));
+}
+
+template <class T>
+void check_router(const RouterShape& s, bool biased, bool with_sums) {
+  SCOPED_TRACE(testing::Message() << s.num_experts << " top " << s.top_k << " groups " << s.num_groups
+                                  << (s.sigmoid ? " sigmoid" : " softmax")
+                                  << (s.normalise ? " normalised" : "") << (biased ? " biased" : ""));
+  const auto experts = static_cast<size_t>(s.num_experts), size = static_cast<size_t>(s.tokens) * experts,
+             choices = static_cast<size_t>(s.tokens * s.top_k);
+  auto logits = random_values<T>(size, 1, 2.0);
+  std::mt19937 engine(2);
+  for (auto& value : logits) value = engine() % 50 == 0 ? (engine() % 2 ? NAN : -INFINITY) : value;
+  for (size_t e = 0; e < experts; ++e) logits[e] = logits[3 * experts + e] = NAN;  // tokens without a number
+  logits[3 * experts + experts / 2] = T(0.25);
+  const auto bias = biased ? random_values<float>(experts, 3, 0.1) : std::vector<float>(experts, 0.0f);
+  const auto d_weight = random_values<T>(choices, 4), d_sums = random_values<T>(experts, 5),
+             d_scores = random_values<T>(size, 6);
+  std::vector<int32_t> chosen[2], counts[2], non_finite[2];
+  std::vector<T> weight[2], scores[2], sums[2], z[2], d_logits[2];
+  for (int ref = 0; ref < 2; ++ref) {
+    chosen[ref].assign(choices, 77);
+    weight[ref].resize(choices);
+    scores[ref].resize(size);
+    d_logits[ref].assign(size, T(77));
+    counts[ref].resize(experts);
+    sums[ref].resize(experts);
+    non_finite[ref].resize(1);
+    z[ref].resize(1);
+    const RouterForward<T> forward{.shape = s,
+                                   .logits = logits.data(),
+                                   .bias = bias.data(),
+                                   .chosen = chosen[ref].data(),
+                                   .weight = weight[ref].data(),
+                                   .scores = with_sums ? scores[ref].data() : nullptr,
+                                   .counts = counts[ref].data(),
+                                   .score_sums = with_sums ? sums[ref].data() : nullptr,
+                                   .z_sum = with_sums ? z[ref].data() : nullptr,
+                                   .non_finite = non_finite[ref].data()};
+    const RouterBackward<T> backward{.shape = s,
+                                     .logits = logits.data(),
+                                     .chosen = chosen[ref].data(),
+                                     .d_weight = d_weight.data(),
+                                     .d_scores = with_sums ? d_scores.data() : nullptr,
+                                     .d_score_sums = with_sums ? d_sums.data() : nullptr,
+                                     .d_z_sum = with_sums ? T(0.3) : T(0),
+                                     .d_logits = d_logits[ref].data()};
+    if (ref) {
+      router_forward_ref(forward);
+      router_backward_ref(backward);
+      continue;
+    }
+    for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 5}, {5, s.tokens}}) {
+      router_forward(forward, begin, end);
+      router_backward(backward, begin, end);
+    }
+  }
+  EXPECT_EQ(chosen[0], chosen[1]);
+  EXPECT_EQ(counts[0], counts[1]);
+  EXPECT_EQ(non_finite[0], non_finite[1]);
+  expect_close(weight[0], weight[1]);
+  expect_close(scores[0], scores[1]);
+  expect_close(sums[0], sums[1]);
+  expect_close(z[0], z[1]);
+  expect_close(d_logits[0], d_logits[1]);
+}
+
+TEST(RouterKernel, equals_its_twin_also_where_logits_are_no_numbers) {
+  RouterShape shapes[] = {
+      {.tokens = 63, .num_experts = 1, .top_k = 1},
+      {.tokens = 63, .num_experts = 7, .top_k = 2},
+      {.tokens = 131, .num_experts = 33, .top_k = 5, .scale = 2.5},
+      {.tokens = 67, .num_experts = 24, .top_k = 3, .num_groups = 4, .topk_groups = 2},
+      {.tokens = 67, .num_experts = 24, .top_k = 7, .num_groups = 6, .topk_groups = 2, .group_top2 = false},
+  };
+  for (auto& shape : shapes) {
+    for (int flags = 0; flags < 8; ++flags) {
+      shape.sigmoid = flags & 1;
+      shape.normalise = flags & 2;
+      check_router<float>(shape, flags & 4, flags == 3 || flags == 4);
+      check_router<double>(shape, flags & 4, flags != 3 && flags != 4);
+    }
+  }
 }
 
 }  // namespace

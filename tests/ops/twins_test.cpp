@@ -217,35 +217,41 @@ void check_router(const RouterShape& s, bool biased) {
   const auto of_chosen = score.gather(1, chosen);
   const auto weight = (s.normalise ? of_chosen / of_chosen.sum(-1, true) : of_chosen) * s.scale;
   const auto z = l.logsumexp(-1).square().sum();
-  const auto d_weight = at::randn({s.tokens, s.top_k}), d_sums = at::randn({s.num_experts});
-  ((weight * d_weight).sum() + (score.sum(0) * d_sums).sum() + 0.25 * z).backward();
+  const auto d_weight = at::randn({s.tokens, s.top_k}), d_sums = at::randn({s.num_experts}),
+             d_scores = at::randn({s.tokens, s.num_experts});
+  ((weight * d_weight).sum() + (score.sum(0) * d_sums).sum() + (score * d_scores).sum() + 0.25 * z)
+      .backward();
 
   const auto got = poisoned({s.tokens, s.top_k}, at::kInt), counts = poisoned({s.num_experts}, at::kInt),
              bad = poisoned({1}, at::kInt);
   const auto w = poisoned({s.tokens, s.top_k}, at::kFloat), sums = poisoned({s.num_experts}, at::kFloat),
              z_sum = poisoned({1}, at::kFloat), d_logits = poisoned({s.tokens, s.num_experts}, at::kFloat);
-  router_forward_ref({.shape = s,
-                      .logits = logits.data_ptr<float>(),
-                      .bias = biased ? bias.data_ptr<float>() : nullptr,
-                      .chosen = ints(got),
-                      .weight = w.data_ptr<float>(),
-                      .counts = ints(counts),
-                      .score_sums = sums.data_ptr<float>(),
-                      .z_sum = z_sum.data_ptr<float>(),
-                      .non_finite = ints(bad)});
+  const auto scores = poisoned({s.tokens, s.num_experts}, at::kFloat);
+  router_forward_ref<float>({.shape = s,
+                             .logits = logits.data_ptr<float>(),
+                             .bias = biased ? bias.data_ptr<float>() : nullptr,
+                             .chosen = ints(got),
+                             .weight = w.data_ptr<float>(),
+                             .scores = scores.data_ptr<float>(),
+                             .counts = ints(counts),
+                             .score_sums = sums.data_ptr<float>(),
+                             .z_sum = z_sum.data_ptr<float>(),
+                             .non_finite = ints(bad)});
   EXPECT_TRUE(at::equal(got.to(at::kLong), chosen));
   EXPECT_TRUE(at::equal(counts.to(at::kLong), at::bincount(chosen.reshape({-1}), {}, s.num_experts)));
   EXPECT_EQ(bad.item<int>(), 0);
   expect_equal(w.to(at::kDouble), weight.detach(), 2e-5);
+  expect_equal(scores.to(at::kDouble), score.detach(), 2e-5);
   expect_equal(sums.to(at::kDouble), score.detach().sum(0), 2e-5);
   expect_equal(z_sum.to(at::kDouble).squeeze(), z.detach(), 2e-5);
-  router_backward_ref({.shape = s,
-                       .logits = logits.data_ptr<float>(),
-                       .chosen = ints(got),
-                       .d_weight = d_weight.data_ptr<float>(),
-                       .d_score_sums = d_sums.data_ptr<float>(),
-                       .d_z_sum = 0.25f,
-                       .d_logits = d_logits.data_ptr<float>()});
+  router_backward_ref<float>({.shape = s,
+                              .logits = logits.data_ptr<float>(),
+                              .chosen = ints(got),
+                              .d_weight = d_weight.data_ptr<float>(),
+                              .d_scores = d_scores.data_ptr<float>(),
+                              .d_score_sums = d_sums.data_ptr<float>(),
+                              .d_z_sum = 0.25f,
+                              .d_logits = d_logits.data_ptr<float>()});
   expect_equal(d_logits.to(at::kDouble), l.grad(), 2e-5);
 }
 
@@ -253,7 +259,7 @@ TEST(Twins, the_router_is_the_composition_and_its_gradients_are_those_of_autogra
   const RouterShape shapes[] = {
       {.tokens = 0, .num_experts = 8, .top_k = 2},
       {.tokens = 1, .num_experts = 1, .top_k = 1},
-      {.tokens = 257, .num_experts = 33, .top_k = 5, .scale = 2.5f},
+      {.tokens = 257, .num_experts = 33, .top_k = 5, .scale = 2.5},
       {.tokens = 1009, .num_experts = 24, .top_k = 3, .num_groups = 4, .topk_groups = 2},
       {.tokens = 61, .num_experts = 30, .top_k = 7, .num_groups = 6, .topk_groups = 2, .group_top2 = false},
   };
