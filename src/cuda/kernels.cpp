@@ -141,6 +141,23 @@ struct Kernels {
     chosen.copy_(best.masked_fill(nan.gather(1, best), -1));
   }
 
+  static bool takes_router(const ops::TokenChoice& how, int64_t num_experts, c10::ScalarType type) {
+    return type == at::kFloat && device::router_takes(ops::router_shape(how, 0, num_experts));
+  }
+
+  void router(const ops::RouterPass& pass) const {
+    const c10::DeviceGuard on_its_device(pass.logits_UE.device());
+    const auto all = ops::router_forward_of<float>(pass);
+    const auto scratch =
+        at::empty({device::router_scratch_bytes(all.shape)}, pass.counts_E.options().dtype(at::kByte));
+    check(device::router_forward(all, scratch.mutable_data_ptr(), stream()), "router_forward");
+  }
+
+  void router_backward(const ops::RouterGradient& gradient) const {
+    const c10::DeviceGuard on_its_device(gradient.logits_UE.device());
+    check(device::router_backward(ops::router_backward_of<float>(gradient), stream()), "router_backward");
+  }
+
   // By ATen, for more experts than the kernel counts.
   static ops::SortedPairs sort_pairs_by_key(const at::Tensor& expert_N, const at::Tensor& kept_N,
                                             int64_t num_experts) {
@@ -203,7 +220,8 @@ ops::KernelTable make_kernels(CUstream_st* (*current_stream)(), const Abilities&
   const auto takes_ranges = [flash = abilities.flash_attention](c10::ScalarType stored, int64_t head_width) {
     return flash && stored == at::kBFloat16 && head_width % 8 == 0 && head_width <= kMaxFlashWidth;
   };
-  const auto bind = [kernels = Kernels{current_stream}](auto method) {
+  const Kernels kernels{current_stream};
+  const auto bind = [kernels](auto method) {
     return [kernels, method](const at::Tensor& first, auto&&... others) {
       const c10::DeviceGuard on_its_device(first.device());
       return (kernels.*method)(first, others...);
@@ -218,6 +236,9 @@ ops::KernelTable make_kernels(CUstream_st* (*current_stream)(), const Abilities&
           .rms_norm_backward = bind(&Kernels::rms_norm_backward),
           .rope = bind(&Kernels::rope),
           .select_top_k = bind(&Kernels::select_top_k),
+          .takes_router = &Kernels::takes_router,
+          .router = [kernels](const ops::RouterPass& pass) { kernels.router(pass); },
+          .router_backward = [kernels](const ops::RouterGradient& g) { kernels.router_backward(g); },
           .sort_pairs = bind(&Kernels::sort_pairs),
           .adamw = bind(&Kernels::adamw),
           .experts = ops::grouped_experts(grouped),

@@ -11,12 +11,15 @@
 namespace conclave::moe {
 
 SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor unit_N, at::Tensor expert_N,
-                            at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N) {
+                            at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N,
+                            at::Tensor requested_E) {
   auto sorted = ops::sort_pairs_by_expert(expert_N, kept_N, num_experts);
   SparsePlan plan;
   const auto& offsets_E1 = sorted.expert_offsets_E1;
   plan.kept_E = offsets_E1.narrow(0, 1, num_experts).sub(offsets_E1.narrow(0, 0, num_experts)).to(at::kLong);
-  plan.requested_E = kept_N.defined() ? ops::count_values(expert_N, num_experts) : plan.kept_E;
+  plan.requested_E = !kept_N.defined()       ? plan.kept_E
+                     : requested_E.defined() ? std::move(requested_E)
+                                             : ops::count_values(expert_N, num_experts);
   plan.unit_offsets_U1 =
       at::searchsorted(unit_N, at::arange(num_units + 1, unit_N.options()), /*out_int32=*/true);
   plan.unit_N = std::move(unit_N);

@@ -126,6 +126,41 @@ void cpu_select_top_k(const at::Tensor& scores, const at::Tensor& chosen) {
   });
 }
 
+constexpr int64_t kRouterChunk = 256;  // units of which one loop counts the choices
+
+bool cpu_takes_router(const TokenChoice& how, int64_t num_experts, c10::ScalarType type) {
+  return (type == at::kFloat || type == at::kDouble) && how.top_k <= num_experts &&
+         (how.num_groups == 0 || num_experts % how.num_groups == 0);
+}
+
+void cpu_router(const RouterPass& pass) {
+  const int64_t units = pass.logits_UE.size(0), experts = pass.logits_UE.size(1),
+                chunks = (units + kRouterChunk - 1) / kRouterChunk;
+  const auto counts_CE = at::zeros({chunks, experts}, pass.counts_E.options()),
+             non_finite_C = at::zeros({chunks}, pass.counts_E.options());
+  AT_DISPATCH_FLOATING_TYPES(pass.logits_UE.scalar_type(), "router", [&] {
+    const auto all = router_forward_of<scalar_t>(pass);
+    at::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+      for (int64_t chunk = first; chunk < last; ++chunk) {
+        auto part = all;
+        part.counts = mutable_data<int32_t>(counts_CE) + chunk * experts;
+        part.non_finite = mutable_data<int32_t>(non_finite_C) + chunk;
+        kernels::router_forward(part, chunk * kRouterChunk, std::min(units, (chunk + 1) * kRouterChunk));
+      }
+    });
+  });
+  pass.counts_E.copy_(counts_CE.sum(0));
+  pass.non_finite.copy_(non_finite_C.sum().unsqueeze(0));
+}
+
+void cpu_router_backward(const RouterGradient& gradient) {
+  AT_DISPATCH_FLOATING_TYPES(gradient.logits_UE.scalar_type(), "router", [&] {
+    const auto all = router_backward_of<scalar_t>(gradient);
+    at::parallel_for(0, gradient.logits_UE.size(0), kRouterChunk,
+                     [&](int64_t begin, int64_t end) { kernels::router_backward(all, begin, end); });
+  });
+}
+
 SortedPairs cpu_sort_pairs(const at::Tensor& expert_N, const at::Tensor& kept_N, int64_t num_experts) {
   SortedPairs sorted;
   const int64_t n = expert_N.numel();
@@ -168,6 +203,9 @@ KernelTable cpu_kernels() {
           .rms_norm_backward = cpu_rms_norm_backward,
           .rope = cpu_rope,
           .select_top_k = cpu_select_top_k,
+          .takes_router = cpu_takes_router,
+          .router = cpu_router,
+          .router_backward = cpu_router_backward,
           .sort_pairs = cpu_sort_pairs,
           .adamw = cpu_adamw,
           .experts = experts_one_by_one,

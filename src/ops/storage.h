@@ -10,6 +10,8 @@
 #include "bfloat16.h"
 #include "conclave/core/error.h"
 #include "conclave/ops/adamw.h"
+#include "conclave/ops/kernel_table.h"
+#include "router.h"
 
 // From tensors to the storage types of kernels.
 namespace conclave::ops {
@@ -78,6 +80,38 @@ void dispatch_activation(const at::Tensor& h, c10::ScalarType dtype, Body body) 
 // The type of statistics and of parameters beside values stored as `stored`.
 inline c10::ScalarType wide_dtype(c10::ScalarType stored) {
   return stored == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+inline kernels::RouterShape router_shape(const TokenChoice& how, int64_t num_units, int64_t num_experts) {
+  return {.tokens = num_units,
+          .num_experts = num_experts,
+          .top_k = how.top_k,
+          .sigmoid = how.sigmoid,
+          .normalise = how.normalise,
+          .scale = how.scale,
+          .num_groups = how.num_groups,
+          .topk_groups = how.topk_groups,
+          .group_top2 = how.group_top2};
+}
+template <class T>
+kernels::RouterForward<T> router_forward_of(const RouterPass& p) {
+  return {.shape = router_shape(p.how, p.logits_UE.size(0), p.logits_UE.size(1)),
+          .logits = const_data<T>(p.logits_UE),
+          .bias = p.bias_E.defined() ? const_data<float>(p.bias_E) : nullptr,
+          .chosen = mutable_data<int32_t>(p.chosen_UK),
+          .weight = mutable_data<T>(p.weight_UK),
+          .scores = mutable_data<T>(p.scores_UE),
+          .counts = mutable_data<int32_t>(p.counts_E),
+          .non_finite = mutable_data<int32_t>(p.non_finite)};
+}
+template <class T>
+kernels::RouterBackward<T> router_backward_of(const RouterGradient& g) {
+  return {.shape = router_shape(g.how, g.logits_UE.size(0), g.logits_UE.size(1)),
+          .logits = const_data<T>(g.logits_UE),
+          .chosen = const_data<int32_t>(g.chosen_UK),
+          .d_weight = optional_data<T>(g.d_weight_UK),
+          .d_scores = optional_data<T>(g.d_scores_UE),
+          .d_logits = mutable_data<T>(g.d_logits_UE)};
 }
 
 inline kernels::AdamWStep kernel_step(const AdamWArguments& a) {

@@ -51,7 +51,7 @@ inline std::map<std::string, at::Tensor> results_of_step(MoeLayer& layer, c10::D
   results["expert_N"] = plan.expert_N;
   results["requested_E"] = plan.requested_E;
   results["kept_E"] = plan.kept_E;
-  results["non_finite"] = trace.non_finite;
+  if (trace.non_finite.defined()) results["non_finite"] = trace.non_finite;
   for (auto& [name, value] : results) value = value.detach().cpu().clone();
   return results;
 }

@@ -62,9 +62,11 @@ struct RoutingPlan {
   std::variant<SparsePlan, SlotPlan, MixPlan> body = {};
 };
 
-// Builds a SparsePlan out of pairs sorted by (unit, choice). kept_N: uint8, undefined keeps all.
+// Builds a SparsePlan out of pairs sorted by (unit, choice). kept_N: uint8, undefined keeps all. requested_E:
+// int64, how often each expert stands in expert_N; undefined: it is counted.
 SparsePlan make_sparse_plan(int64_t num_units, int64_t num_experts, at::Tensor unit_N, at::Tensor expert_N,
-                            at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N);
+                            at::Tensor choice_N, at::Tensor weight_N, const at::Tensor& kept_N,
+                            at::Tensor requested_E = {});
 
 // The plan with `capacity` rows for every expert, [E * capacity] in all: where pairs are missing a row is
 // nobody's (pair_of_row_A -1). What is moved then depends on no value. The counts are those of the pairs.

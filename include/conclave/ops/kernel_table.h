@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "conclave/ops/adamw.h"
+#include "conclave/ops/choice.h"
 #include "conclave/ops/device_graphs.h"
 #include "conclave/ops/functions.h"
 
@@ -32,6 +33,18 @@ struct ExpertOutputs {
 struct ExpertGradients {
   at::Tensor x_AD = {};                             // of the gathered rows, in the type of the product
   at::Tensor s_A = {}, w13_E2FD = {}, w2_EDF = {};  // in their own; undefined: not wanted
+};
+
+// Choosing experts (choice.h); counts_E and non_finite [1] int32. Gradients that are undefined are zero.
+struct RouterPass {
+  TokenChoice how = {};
+  at::Tensor logits_UE = {}, bias_E = {};
+  at::Tensor chosen_UK = {}, weight_UK = {}, scores_UE = {}, counts_E = {}, non_finite = {};
+};
+struct RouterGradient {
+  TokenChoice how = {};
+  at::Tensor logits_UE = {}, chosen_UK = {}, d_weight_UK = {}, d_scores_UE = {};
+  at::Tensor d_logits_UE = {};
 };
 
 struct KernelTable {
@@ -59,6 +72,9 @@ struct KernelTable {
                      int direction, const at::Tensor& out_THP)>
       rope;
   std::function<void(const at::Tensor& scores_UE, const at::Tensor& chosen_UK)> select_top_k;
+  std::function<bool(const TokenChoice& how, int64_t num_experts, c10::ScalarType type)> takes_router;
+  std::function<void(const RouterPass& pass)> router;
+  std::function<void(const RouterGradient& gradient)> router_backward;
   std::function<SortedPairs(const at::Tensor& expert_N, const at::Tensor& kept_N, int64_t num_experts)>
       sort_pairs;
   std::function<void(const at::Tensor& param, const at::Tensor& grad, const at::Tensor& exp_avg,
@@ -85,6 +101,9 @@ void for_each_entry(Table& t, Visit visit) {
   visit("rms_norm_backward", t.rms_norm_backward);
   visit("rope", t.rope);
   visit("select_top_k", t.select_top_k);
+  visit("takes_router", t.takes_router);
+  visit("router", t.router);
+  visit("router_backward", t.router_backward);
   visit("sort_pairs", t.sort_pairs);
   visit("adamw", t.adamw);
   visit("experts", t.experts);

@@ -10,6 +10,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "conclave/core/error.h"
+#include "conclave/ops/choice.h"
 #include "conclave/ops/functions.h"
 
 namespace conclave::moe {
@@ -49,29 +50,19 @@ class TopKRouter : public Router {
     const auto x =
         jittered(x_UD.to(shape_.dtype), options_.jitter_eps.at(context.step), units, context, shape_.layer);
     const auto logits_UE = noisy_logits(x, units, context, trace);
-    const auto scores =
-        scored(logits_UE, options_.score_function, options_.on_nonfinite, shape_.layer, trace);
-    trace.logits_UE = scores.logits_UE;
-    trace.probs_UE = scores.probs_UE;
     trace.num_choices = options_.top_k;
-
-    auto chosen_UK = trace.decisions.decide([&] { return select(scores); });
-    auto weight_UK = weights(scores, chosen_UK, chosen_UK.lt(0));
-    if (options_.top_k == 2 && options_.second_expert_policy.by_chance(context.phase)) {
-      chosen_UK = trace.decisions.decide([&] {
-        return with_second_by_chance(options_.second_expert_policy, chosen_UK,
-                                     normalised_scores(scores, chosen_UK, chosen_UK.lt(0)), units, context,
-                                     shape_.layer);
-      });
-    }
+    auto choice = in_one_pass(logits_UE, context, trace);
+    if (!choice) choice = in_stages(logits_UE, units, context, trace);
+    const auto& chosen_UK = choice->chosen_UK;
+    auto weight_UK = choice->weight_UK;
     const auto pairs = pairs_of(chosen_UK);
     const auto kept_N =
         trace.decisions.decide([&] { return kept(pairs, weight_UK.reshape({-1}), units, context); });
     if (kept_N.defined() && options_.capacity.renormalize_after_drop)
-      weight_UK = weights(scores, chosen_UK, kept_N.eq(0).view(chosen_UK.sizes()));
+      weight_UK = weights(choice->scores, chosen_UK, kept_N.eq(0).view(chosen_UK.sizes()));
     const auto weight_N = weight_UK.masked_fill(chosen_UK.lt(0), 0.0).reshape({-1});
     auto plan = make_sparse_plan(x_UD.size(0), shape_.num_experts, pairs.unit_N, pairs.expert_N,
-                                 pairs.choice_N, weight_N, kept_N);
+                                 pairs.choice_N, weight_N, kept_N, choice->requested_E);
     plan.capacity = capacity(units, context);
     return {units, shape_.num_experts, std::move(plan)};
   }
@@ -79,6 +70,61 @@ class TopKRouter : public Router {
   at::Tensor selection_bias() override { return bias_; }
 
  private:
+  struct Choice {
+    at::Tensor chosen_UK = {}, weight_UK = {};
+    at::Tensor requested_E = {};  // undefined: not counted
+    Scores scores = {};           // in stages
+  };
+
+  // By one kernel: whatever looks at nothing but a unit's own scores. Not a pass that repeats choices, nor
+  // where weights depend on what was dropped.
+  std::optional<Choice> in_one_pass(const at::Tensor& logits_UE, const ForwardContext& context,
+                                    RouterTrace& trace) const {
+    if (options_.on_nonfinite != NonFinitePolicy::kError || !context.replay.empty() ||
+        chance_decides(context.phase) || options_.capacity.renormalize_after_drop)
+      return std::nullopt;
+    ops::TokenChoice how{.top_k = options_.top_k,
+                         .sigmoid = options_.score_function == ScoreFunction::kSigmoid,
+                         .normalise = options_.normalises(),
+                         .scale = options_.routed_scaling_factor};
+    if (const auto& limit = options_.group_limited) {
+      how.num_groups = limit->num_groups;
+      how.topk_groups = limit->topk_groups;
+      how.group_top2 = limit->group_score == GroupScore::kTop2Sum;
+    }
+    const auto all = ops::choose_experts(logits_UE, bias_, how);
+    if (!all) return std::nullopt;
+    refuse_non_finite(all->non_finite, logits_UE.numel(), shape_.layer, trace);
+    trace.logits_UE = logits_UE;
+    trace.probs_UE = all->scores_UE;
+    return Choice{.chosen_UK = trace.decisions.decide([&] { return all->chosen_UK; }),
+                  .weight_UK = all->weight_UK,
+                  .requested_E = all->counts_E};
+  }
+
+  Choice in_stages(const at::Tensor& logits_UE, const UnitMap& units, const ForwardContext& context,
+                   RouterTrace& trace) const {
+    Choice choice{.scores =
+                      scored(logits_UE, options_.score_function, options_.on_nonfinite, shape_.layer, trace)};
+    const auto& scores = choice.scores;
+    trace.logits_UE = scores.logits_UE;
+    trace.probs_UE = scores.probs_UE;
+    choice.chosen_UK = trace.decisions.decide([&] { return select(scores); });
+    choice.weight_UK = weights(scores, choice.chosen_UK, choice.chosen_UK.lt(0));
+    if (chance_decides(context.phase)) {
+      choice.chosen_UK = trace.decisions.decide([&] {
+        return with_second_by_chance(options_.second_expert_policy, choice.chosen_UK,
+                                     normalised_scores(scores, choice.chosen_UK, choice.chosen_UK.lt(0)),
+                                     units, context, shape_.layer);
+      });
+    }
+    return choice;
+  }
+
+  bool chance_decides(Phase phase) const {
+    return options_.top_k == 2 && options_.second_expert_policy.by_chance(phase);
+  }
+
   // z, or H = z + sigma N(0, 1) in training. What the load loss reads goes into the trace. Where something
   // beside the logits selects, a group limit or a bias, the threshold is not what an expert has to beat: it
   // is left out, or NaN.

@@ -28,15 +28,19 @@ namespace {
 
 }  // namespace
 
+void refuse_non_finite(const at::Tensor& count, int64_t of, int layer, RouterTrace& trace) {
+  if (!count.is_cpu()) {
+    trace.non_finite = count;
+  } else if (const auto non_finite = count.item<int64_t>(); non_finite > 0) {
+    refuse_logits(non_finite, of, layer);
+  }
+}
+
 at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, int layer,
                           RouterTrace& trace) {
   const auto bad_UE = logits_UE.detach().isfinite().logical_not();
   if (policy == NonFinitePolicy::kMask) return logits_UE.masked_fill(bad_UE, -INFINITY);
-  if (!logits_UE.is_cpu()) {
-    trace.non_finite = bad_UE.sum();
-  } else if (bad_UE.any().item<bool>()) {
-    refuse_logits(bad_UE.sum().item<int64_t>(), logits_UE.numel(), layer);
-  }
+  refuse_non_finite(bad_UE.sum(), logits_UE.numel(), layer, trace);
   return logits_UE;
 }
 

@@ -21,6 +21,10 @@ at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, i
 
 // Scores of all experts. `log_UE` is exact where a score underflows. A unit whose logits were masked whole
 // has logits 0 here, so that losses stay finite; `masked_UE` (undefined: none) says what may not be selected.
+// Logits that are not finite where they have to be. `count` [] int64 of `of` logits: on the CPU throws Error
+// (kind kDiverged) unless it is 0; on a device it is left in the trace, to be refused later (RefusedLogits).
+void refuse_non_finite(const at::Tensor& count, int64_t of, int layer, RouterTrace& trace);
+
 struct Scores {
   at::Tensor logits_UE = {}, log_UE = {}, probs_UE = {};
   // Logarithms up to a constant per unit (logits under softmax): enough to compare and to renormalise, and
