@@ -58,17 +58,19 @@ struct ExpertMlp : public torch::autograd::Function<ExpertMlp> {
 };
 
 struct CombineRows : public torch::autograd::Function<CombineRows> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rows_AD, const at::Tensor& unit_of_row_A,
-                            const at::Tensor& unit_offsets_U1, const at::Tensor& row_of_pair_N) {
-    ctx->save_for_backward({unit_of_row_A});
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rows_AD,
+                            const at::Tensor& unit_offsets_U1, const at::Tensor& row_of_pair_N, bool whole) {
+    ctx->save_for_backward({unit_offsets_U1, row_of_pair_N});
+    ctx->saved_data["rows"] = rows_AD.size(0);
+    ctx->saved_data["whole"] = whole;
     return sum_rows(rows_AD.contiguous(), unit_offsets_U1, row_of_pair_N, unit_offsets_U1.size(0) - 1,
                     rows_AD.scalar_type());
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto unit_of_row_A = ctx->get_saved_variables()[0];
-    const auto d_out = grads[0].contiguous();
-    return {gather(d_out, unit_of_row_A, unit_of_row_A.size(0), d_out.scalar_type()), at::Tensor(),
-            at::Tensor(), at::Tensor()};
+    const auto saved = ctx->get_saved_variables();
+    return {permute(grads[0].contiguous(), saved[0], saved[1], ctx->saved_data["rows"].toInt(),
+                    /*zero=*/!ctx->saved_data["whole"].toBool()),
+            at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -90,9 +92,9 @@ at::Tensor expert_mlp(const Rows& rows, const at::Tensor& weights_A, const at::T
                           product.value_or(product_dtype(rows.source_SD)));
 }
 
-at::Tensor combine_rows(const at::Tensor& rows_AD, const at::Tensor& unit_of_row_A,
-                        const at::Tensor& unit_offsets_U1, const at::Tensor& row_of_pair_N) {
-  return CombineRows::apply(rows_AD, unit_of_row_A, unit_offsets_U1, row_of_pair_N);
+at::Tensor combine_rows(const at::Tensor& rows_AD, const at::Tensor& unit_offsets_U1,
+                        const at::Tensor& row_of_pair_N, bool whole) {
+  return CombineRows::apply(rows_AD, unit_offsets_U1, row_of_pair_N, whole);
 }
 
 }  // namespace conclave::ops

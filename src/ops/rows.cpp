@@ -24,8 +24,9 @@ at::Tensor sum_rows(const at::Tensor& rows_AD, const at::Tensor& offsets, const 
 }
 
 at::Tensor permute(const at::Tensor& source_SD, const at::Tensor& offsets_S1, const at::Tensor& rows_N,
-                   int64_t num_rows) {
+                   int64_t num_rows, bool zero) {
   auto out = at::empty({num_rows, source_SD.size(1)}, source_SD.options());
+  if (zero) out.zero_();
   kernels_of(source_SD, "moving rows").permute_rows(source_SD, offsets_S1, rows_N, out);
   return out;
 }

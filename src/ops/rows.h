@@ -20,9 +20,9 @@ at::Tensor sum_rows(const at::Tensor& rows_AD, const at::Tensor& offsets, const 
                     int64_t count, c10::ScalarType dtype);
 
 // The same by the inverse map, reading every source row once: out[rows_N[j]] = source[s] for the pairs j of
-// s. Rows that no pair names are left as they are.
+// s. Rows that no pair names are zero if `zero`, else anything.
 at::Tensor permute(const at::Tensor& source_SD, const at::Tensor& offsets_S1, const at::Tensor& rows_N,
-                   int64_t num_rows);
+                   int64_t num_rows, bool zero = false);
 
 struct ExpertRows {
   int64_t expert = 0, first = 0, count = 0;

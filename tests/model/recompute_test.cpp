@@ -234,7 +234,7 @@ TEST(ExpertMemory, bf16_keeps_the_preactivations_only) {
                        .source_offsets_S1 = offsets,
                        .rows_N = index};
   const int64_t before = CountingAllocator::live;
-  const auto out = ops::combine_rows(ops::expert_mlp(rows, s, w13, w2), index, offsets, index);
+  const auto out = ops::combine_rows(ops::expert_mlp(rows, s, w13, w2), offsets, index);
   const int64_t output_bytes = static_cast<int64_t>(out.nbytes());
   EXPECT_EQ(CountingAllocator::live - before - output_bytes, 2 * kTokens * 2 * kInner);
 }

@@ -42,10 +42,11 @@ at::Tensor expert_mlp(const Rows& rows, const at::Tensor& weights_A, const at::T
 
 // out[u] = sum of rows_AD[row_of_pair_N[j]] for the pairs j in [unit_offsets[u], unit_offsets[u + 1]), in
 // that order; pairs with row -1 add nothing, a unit without rows gets 0. Saves only the maps.
-//   rows_AD [A, D]; unit_of_row_A [A] int32; unit_offsets_U1 [U + 1] int32; row_of_pair_N [N] int32; returns
-//   [U, D].
-at::Tensor combine_rows(const at::Tensor& rows_AD, const at::Tensor& unit_of_row_A,
-                        const at::Tensor& unit_offsets_U1, const at::Tensor& row_of_pair_N);
+//   rows_AD [A, D]; unit_offsets_U1 [U + 1] int32; row_of_pair_N [N] int32; returns [U, D]
+//   whole  every row that anybody reads has a pair. The gradient of others is then anything; else it is 0,
+//          which costs a pass over all rows.
+at::Tensor combine_rows(const at::Tensor& rows_AD, const at::Tensor& unit_offsets_U1,
+                        const at::Tensor& row_of_pair_N, bool whole = true);
 
 // x [..., 2F] -> silu(first half) * second half, [..., F]; saves x only.
 at::Tensor swiglu(const at::Tensor& gate_up);

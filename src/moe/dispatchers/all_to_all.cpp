@@ -42,8 +42,7 @@ class AllToAllDispatcher : public RanksDispatcher {
     const auto arrived = y_AD.index_select(0, dispatched.rows.rows_N);  // in the order in which the rows came
     const auto back =
         ops::exchange_rows(arrived, dispatched.received, dispatched.sent, ranks_, dispatched.in_equal_parts);
-    const auto unit_of_sent = unit_of_row(plan).narrow(0, 0, back.size(0));
-    return ops::combine_rows(back, unit_of_sent, plan.unit_offsets_U1, plan.row_of_pair_N);
+    return ops::combine_rows(back, plan.unit_offsets_U1, plan.row_of_pair_N, /*whole=*/!plan.padded);
   }
 
  private:

@@ -16,9 +16,9 @@ class LocalDispatcher : public Dispatcher {
                       const at::Tensor& weights_A) override {
     return {.rows = rows_of(plan, x_UD), .weights_A = weights_A};
   }
-  at::Tensor combine(const SparsePlan& plan, DispatchLayout&, const Dispatched& dispatched,
+  at::Tensor combine(const SparsePlan& plan, DispatchLayout&, const Dispatched&,
                      const at::Tensor& y_AD) override {
-    return ops::combine_rows(y_AD, dispatched.rows.row_source_A, plan.unit_offsets_U1, plan.row_of_pair_N);
+    return ops::combine_rows(y_AD, plan.unit_offsets_U1, plan.row_of_pair_N);
   }
 };
 
