@@ -113,13 +113,13 @@ void bench(const char* model, int64_t tokens, int64_t width, int64_t inner, int6
   const RouterShape shape{.tokens = tokens, .num_experts = experts, .top_k = k};
   const Device<char> scratch(n(cuda::router_scratch_bytes(shape)));
   const RouterForward<float> router{.shape = shape,
-                             .logits = logits_d.data,
-                             .chosen = chosen_d.data,
-                             .weight = weight_d.data,
-                             .counts = counts_d.data,
-                             .score_sums = sums_d.data,
-                             .z_sum = z_d.data,
-                             .non_finite = bad_d.data};
+                                    .logits = logits_d.data,
+                                    .chosen = chosen_d.data,
+                                    .weight = weight_d.data,
+                                    .counts = counts_d.data,
+                                    .score_sums = sums_d.data,
+                                    .z_sum = z_d.data,
+                                    .non_finite = bad_d.data};
   const auto route = [&] { check(cuda::router_forward(router, scratch.data, nullptr), "router_forward"); };
   route();
   const auto chosen = chosen_d.host();

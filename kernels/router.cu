@@ -45,7 +45,8 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(RouterForward<floa
   const int64_t first = blockIdx.x * int64_t{kTokensPerBlock} + warp_in_block() * kTokensPerWarp;
   for (int64_t t = first; t < first + kTokensPerWarp && t < s.tokens; ++t) {
     const Scores<V> scores(s, r.logits + t * s.num_experts);
-    const int chosen = choose(s, scores, bias, row);
+    const int given = r.repeats && lane() < s.top_k ? r.chosen[t * s.top_k + lane()] : -1;
+    const int chosen = r.repeats ? given : choose(s, scores, bias, row);
     const float logit = logit_of(s, scores, chosen, row);
     const float weight = scale * weight_of(s, scores.lse, logit, chosen);
     if (lane() < s.top_k) {

@@ -30,6 +30,7 @@ struct RouterForward {
   const T* logits = nullptr;      // [tokens, num_experts]
   const float* bias = nullptr;    // [num_experts]; null: none
   int32_t* chosen = nullptr;      // [tokens, top_k], best first
+  bool repeats = false;           // `chosen` is given, from a pass before
   T* weight = nullptr;            // [tokens, top_k]
   T* scores = nullptr;            // [tokens, num_experts]; null: not wanted
   int32_t* counts = nullptr;      // [num_experts]: how often each was chosen

@@ -71,31 +71,58 @@ CONCLAVE_CPU_VARIANTS void score_token(const RouterShape& s, const T* logits, Sc
   }
 }
 
-// NaN for experts outside the groups that the token keeps. by: what selects; a masked logit is NaN there.
+// Selects a token's experts. What is not to be chosen is NaN in `by_`.
 template <class T>
-void keep_groups(const RouterShape& s, const Scored<T>& scored, bool biased, T* by, std::vector<T>& group_by,
-                 std::vector<int32_t>& kept) {
-  const int64_t size = s.num_experts / s.num_groups;
-  for (int64_t g = 0; g < s.num_groups; ++g) {
+class Chooser {
+ public:
+  Chooser(const RouterShape& shape, const float* bias)
+      : s_(shape),
+        bias_(bias),
+        biased_(bias && std::any_of(bias, bias + shape.num_experts, [](float b) { return b != 0; })),
+        by_(static_cast<size_t>(shape.num_experts)),
+        group_by_(static_cast<size_t>(shape.num_groups)),
+        kept_(static_cast<size_t>(shape.topk_groups)) {}
+
+  void choose(const T* logits, const Scored<T>& scored, int32_t* chosen) {
+    for (size_t e = 0; e < by_.size(); ++e) {
+      by_[e] = biased_ ? scored.score[e] + static_cast<T>(bias_[e]) : scored.logit[e];
+      if (scored.non_finite > 0 && !std::isfinite(logits[e])) by_[e] = std::numeric_limits<T>::quiet_NaN();
+    }
+    if (s_.num_groups > 0) keep_groups(scored);
+    select_top_k(by_.data(), chosen, s_.num_experts, s_.top_k, 0, 1);
+  }
+
+ private:
+  void keep_groups(const Scored<T>& scored) {
+    const int64_t size = s_.num_experts / s_.num_groups;
+    for (int64_t g = 0; g < s_.num_groups; ++g)
+      group_by_[static_cast<size_t>(g)] =
+          worth(scored, static_cast<size_t>(g * size), static_cast<size_t>(size));
+    select_top_k(group_by_.data(), kept_.data(), s_.num_groups, s_.topk_groups, 0, 1);
+    for (int64_t g = 0; g < s_.num_groups; ++g) {
+      if (std::find(kept_.begin(), kept_.end(), static_cast<int32_t>(g)) != kept_.end()) continue;
+      std::fill_n(by_.begin() + g * size, size, std::numeric_limits<T>::quiet_NaN());
+    }
+  }
+
+  // What the group of the experts [begin, begin + size) is compared by.
+  T worth(const Scored<T>& scored, size_t begin, size_t size) const {
     T first = kNone<T>, second = kNone<T>;
-    for (int64_t e = g * size; e < (g + 1) * size; ++e) {
-      const bool masked = by[e] != by[e];
-      const T value = masked                 ? kNone<T>
-                      : s.sigmoid && !biased ? log_sigmoid(scored.logit[static_cast<size_t>(e)])
-                                             : by[e];
+    for (size_t e = begin; e < begin + size; ++e) {
+      T value = s_.sigmoid && !biased_ ? log_sigmoid(scored.logit[e]) : by_[e];
+      if (by_[e] != by_[e]) value = kNone<T>;
       second = value > first ? first : std::max(second, value);
       first = std::max(first, value);
     }
-    group_by[static_cast<size_t>(g)] = !s.group_top2 ? first
-                                       : biased      ? first + second
-                                                     : log_add(first, second);
+    return !s_.group_top2 ? first : biased_ ? first + second : log_add(first, second);
   }
-  select_top_k(group_by.data(), kept.data(), s.num_groups, s.topk_groups, 0, 1);
-  for (int64_t g = 0; g < s.num_groups; ++g) {
-    if (std::find(kept.begin(), kept.end(), static_cast<int32_t>(g)) != kept.end()) continue;
-    std::fill_n(by + g * size, size, std::numeric_limits<T>::quiet_NaN());
-  }
-}
+
+  const RouterShape& s_;
+  const float* bias_;
+  bool biased_;
+  std::vector<T> by_, group_by_;
+  std::vector<int32_t> kept_;
+};
 
 // Weights of the choices before `scale`; 0 where there is none.
 template <class T>
@@ -135,21 +162,13 @@ CONCLAVE_CPU_VARIANTS void through_scores(bool sigmoid, const T* __restrict scor
 template <class T>
 void router_forward(const RouterForward<T>& r, int64_t begin, int64_t end) {
   const auto& s = r.shape;
-  const bool biased = r.bias && std::any_of(r.bias, r.bias + s.num_experts, [](float b) { return b != 0; });
+  Chooser<T> chooser(s, r.bias);
   Scored<T> scored(s.num_experts);
-  std::vector<T> by(static_cast<size_t>(s.num_experts)), group_by(static_cast<size_t>(s.num_groups));
-  std::vector<int32_t> kept(static_cast<size_t>(s.topk_groups));
   for (int64_t t = begin; t < end; ++t) {
     score_token(s, r.logits + t * s.num_experts, scored);
     *r.non_finite += scored.non_finite;
-    for (size_t e = 0; e < by.size(); ++e) {
-      by[e] = biased ? scored.score[e] + static_cast<T>(r.bias[e]) : scored.logit[e];
-      if (scored.non_finite > 0 && !std::isfinite(r.logits[t * s.num_experts + static_cast<int64_t>(e)]))
-        by[e] = std::numeric_limits<T>::quiet_NaN();
-    }
-    if (s.num_groups > 0) keep_groups(s, scored, biased, by.data(), group_by, kept);
     int32_t* chosen = r.chosen + t * s.top_k;
-    select_top_k(by.data(), chosen, s.num_experts, s.top_k, 0, 1);
+    if (!r.repeats) chooser.choose(r.logits + t * s.num_experts, scored, chosen);
     T* weight = r.weight + t * s.top_k;
     weigh(s, scored, chosen, weight);
     for (int64_t k = 0; k < s.top_k; ++k) {

@@ -120,7 +120,8 @@ void router_forward_ref(const RouterForward<T>& r) {
   *r.non_finite = 0;
   for (int64_t t = 0; t < s.tokens; ++t) {
     const auto scores = scores_of(s, r.logits + t * s.num_experts);
-    const auto chosen = choose<T>(s, scores, r.bias);
+    auto chosen = std::vector<int>(r.chosen + t * s.top_k, r.chosen + (t + 1) * s.top_k);
+    if (!r.repeats) chosen = choose<T>(s, scores, r.bias);
     std::copy(chosen.begin(), chosen.end(), r.chosen + t * s.top_k);
     const auto weight = weights_of(s, scores, r.chosen + t * s.top_k);
     for (int64_t k = 0; k < s.top_k; ++k) {

@@ -3,6 +3,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "conclave/core/error.h"
@@ -26,17 +27,20 @@ at::Tensor contiguous(const at::Tensor& t) {
 
 struct ChooseExperts : public torch::autograd::Function<ChooseExperts> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& logits_UE,
-                               const std::optional<at::Tensor>& bias_E, const TokenChoice& how) {
+                               const std::optional<at::Tensor>& bias_E,
+                               const std::optional<at::Tensor>& given_UK, const TokenChoice& how) {
     const auto logits = logits_UE.contiguous();
     const auto ints = logits.options().dtype(at::kInt);
-    const RouterPass pass{.how = how,
-                          .logits_UE = logits,
-                          .bias_E = bias_E.value_or(at::Tensor()),
-                          .chosen_UK = at::empty({logits.size(0), how.top_k}, ints),
-                          .weight_UK = at::empty({logits.size(0), how.top_k}, logits.options()),
-                          .scores_UE = at::empty_like(logits),
-                          .counts_E = at::empty({logits.size(1)}, ints),
-                          .non_finite = at::empty({1}, ints)};
+    const RouterPass pass{
+        .how = how,
+        .repeats = given_UK.has_value(),
+        .logits_UE = logits,
+        .bias_E = bias_E.value_or(at::Tensor()),
+        .chosen_UK = given_UK ? given_UK->clone() : at::empty({logits.size(0), how.top_k}, ints),
+        .weight_UK = at::empty({logits.size(0), how.top_k}, logits.options()),
+        .scores_UE = at::empty_like(logits),
+        .counts_E = at::empty({logits.size(1)}, ints),
+        .non_finite = at::empty({1}, ints)};
     kernels_of(logits, "choose_experts").router(pass);
     const auto counts_E = pass.counts_E.to(at::kLong), non_finite = pass.non_finite.to(at::kLong).squeeze(0);
     ctx->save_for_backward({logits, pass.chosen_UK});
@@ -56,27 +60,34 @@ struct ChooseExperts : public torch::autograd::Function<ChooseExperts> {
                                   .d_scores_UE = contiguous(grads[1]),
                                   .d_logits_UE = at::empty_like(saved[0])};
     kernels_of(saved[0], "choose_experts").router_backward(gradient);
-    return {gradient.d_logits_UE, at::Tensor(), at::Tensor()};
+    return {gradient.d_logits_UE, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
-std::optional<ChosenExperts> choose_experts(const at::Tensor& logits_UE, const at::Tensor& bias_E,
-                                            const TokenChoice& how) {
+bool can_choose_experts(const at::Tensor& logits_UE, const TokenChoice& how) {
+  return kernels_of(logits_UE, "choose_experts")
+      .takes_router(how, logits_UE.size(1), logits_UE.scalar_type());
+}
+
+ChosenExperts choose_experts(const at::Tensor& logits_UE, const at::Tensor& bias_E, const TokenChoice& how,
+                             const at::Tensor& given_UK) {
   CONCLAVE_CHECK(logits_UE.dim() == 2 &&
                      (!bias_E.defined() || (bias_E.scalar_type() == at::kFloat && bias_E.is_contiguous() &&
                                             bias_E.numel() == logits_UE.size(1))),
                  "choose_experts: expected logits [U, E] and a bias [E] in fp32");
-  if (!kernels_of(logits_UE, "choose_experts").takes_router(how, logits_UE.size(1), logits_UE.scalar_type()))
-    return std::nullopt;
-  const auto out =
-      ChooseExperts::apply(logits_UE, bias_E.defined() ? std::optional(bias_E) : std::nullopt, how);
-  return ChosenExperts{.chosen_UK = out[2],
-                       .weight_UK = out[0],
-                       .scores_UE = out[1],
-                       .counts_E = out[3],
-                       .non_finite = out[4]};
+  CONCLAVE_CHECK(
+      can_choose_experts(logits_UE, how),
+      fmt::format("choose_experts: no kernel for {} of {} experts in {} on {}", how.top_k, logits_UE.size(1),
+                  c10::toString(logits_UE.scalar_type()), logits_UE.device().str()));
+  const auto optional = [](const at::Tensor& t) { return t.defined() ? std::optional(t) : std::nullopt; };
+  const auto out = ChooseExperts::apply(logits_UE, optional(bias_E), optional(given_UK), how);
+  return {.chosen_UK = out[2],
+          .weight_UK = out[0],
+          .scores_UE = out[1],
+          .counts_E = out[3],
+          .non_finite = out[4]};
 }
 
 }  // namespace conclave::ops

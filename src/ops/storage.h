@@ -99,6 +99,7 @@ kernels::RouterForward<T> router_forward_of(const RouterPass& p) {
           .logits = const_data<T>(p.logits_UE),
           .bias = p.bias_E.defined() ? const_data<float>(p.bias_E) : nullptr,
           .chosen = mutable_data<int32_t>(p.chosen_UK),
+          .repeats = p.repeats,
           .weight = mutable_data<T>(p.weight_UK),
           .scores = mutable_data<T>(p.scores_UE),
           .counts = mutable_data<int32_t>(p.counts_E),

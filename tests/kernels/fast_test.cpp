@@ -207,6 +207,25 @@ void check_router(const RouterShape& s, bool biased, bool with_sums) {
       router_forward(forward, begin, end);
       router_backward(backward, begin, end);
     }
+    // The same choices again, by other scores.
+    auto others = logits;
+    for (auto& value : others) value = -value;
+    const auto again = chosen[0];
+    auto repeated = forward;
+    std::vector<T> weights[2] = {weight[0], weight[0]};
+    std::vector<int32_t> more(experts), bad(1);
+    repeated.logits = others.data();
+    repeated.repeats = true;
+    repeated.scores = repeated.score_sums = repeated.z_sum = nullptr;
+    repeated.counts = more.data();
+    repeated.non_finite = bad.data();
+    repeated.weight = weights[0].data();
+    router_forward(repeated, 0, s.tokens);
+    repeated.weight = weights[1].data();
+    router_forward_ref(repeated);
+    EXPECT_EQ(chosen[0], again);
+    EXPECT_EQ(more, counts[0]);
+    expect_close(weights[0], weights[1]);
   }
   EXPECT_EQ(chosen[0], chosen[1]);
   EXPECT_EQ(counts[0], counts[1]);

@@ -53,6 +53,19 @@ class RouterTest : public DeviceTest {
                                     .non_finite = non_finite_d.data()},
                                    scratch_d.data(), nullptr));
     ASSERT_EQ(chosen_d.host(), chosen);
+    // The same choices again, whatever the bias.
+    const DeviceArray<float> again_d(choices);
+    expect_ok(cuda::router_forward({.shape = s,
+                                    .logits = logits_d.data(),
+                                    .bias = biased ? nullptr : bias_d.data(),
+                                    .chosen = chosen_d.data(),
+                                    .repeats = true,
+                                    .weight = again_d.data(),
+                                    .counts = counts_d.data(),
+                                    .non_finite = non_finite_d.data()},
+                                   scratch_d.data(), nullptr));
+    ASSERT_EQ(chosen_d.host(), chosen);
+    EXPECT_EQ(again_d.host(), weight_d.host());
     EXPECT_EQ(counts_d.host(), counts);
     EXPECT_EQ(non_finite_d.host(), non_finite);
     expect_close(weight_d.host(), weight);

@@ -57,7 +57,7 @@ TEST(ChooseExperts, one_pass_is_the_stages) {
   EXPECT_EQ(in_one_pass, 2 * 10) << "of 12 variants, all but chance and renormalising after drops";
 }
 
-// The same tokens go the same ways when a layer is computed again, in stages.
+// The same tokens go the same ways when a layer is computed again.
 TEST(ChooseExperts, choices_are_repeated) {
   const auto layer = layer_on(kCpu, {"topk", topk_entry(), config::AnyOptions(TopKOptions{})}, {}, false);
   auto first = three_documents();
@@ -74,14 +74,15 @@ TEST(ChooseExperts, choices_are_repeated) {
 
 TEST(ChooseExperts, what_it_is_not_made_for_is_told) {
   const auto logits = normal({3, 4}, 1);
-  EXPECT_FALSE(ops::choose_experts(logits.to(at::kBFloat16), {}, {.top_k = 2}));
-  EXPECT_FALSE(ops::choose_experts(logits, {}, {.top_k = 5}));
-  EXPECT_FALSE(ops::choose_experts(logits, {}, {.top_k = 2, .num_groups = 3, .topk_groups = 1}));
+  EXPECT_FALSE(ops::can_choose_experts(logits.to(at::kBFloat16), {.top_k = 2}));
+  EXPECT_FALSE(ops::can_choose_experts(logits, {.top_k = 5}));
+  EXPECT_FALSE(ops::can_choose_experts(logits, {.top_k = 2, .num_groups = 3, .topk_groups = 1}));
+  EXPECT_THROW(ops::choose_experts(logits, {}, {.top_k = 5}), Error);
   EXPECT_THROW(ops::choose_experts(logits, normal({4}, 2), {.top_k = 2}), Error) << "a bias in fp64";
   EXPECT_THROW(ops::choose_experts(logits, normal({3}, 2).to(at::kFloat), {.top_k = 2}), Error);
   const auto none = ops::choose_experts(logits.narrow(0, 0, 0), {}, {.top_k = 2});
-  EXPECT_EQ(none->weight_UK.sizes(), (std::vector<int64_t>{0, 2}));
-  EXPECT_EQ(none->counts_E.sum().item<int64_t>(), 0);
+  EXPECT_EQ(none.weight_UK.sizes(), (std::vector<int64_t>{0, 2}));
+  EXPECT_EQ(none.counts_E.sum().item<int64_t>(), 0);
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
-#include <optional>
 
 #include <ATen/core/Tensor.h>
 
@@ -26,10 +25,14 @@ struct ChosenExperts {
   at::Tensor non_finite = {};  // int64 [], logits that are NaN or infinite, which are never chosen
 };
 
+// Whether the device of the logits [U, E] has a kernel for their type and these sizes.
+bool can_choose_experts(const at::Tensor& logits_UE, const TokenChoice& how);
+
 // Scores, choice, weights and counts in one pass over the logits, their gradients in another.
 //   logits_UE [U, E] fp32 or fp64;  bias_E [E] fp32, added to the scores for selection only, or undefined
-// nullopt: the device has no kernel for this type or these sizes. Throws Error: there are no kernels for it.
-std::optional<ChosenExperts> choose_experts(const at::Tensor& logits_UE, const at::Tensor& bias_E,
-                                            const TokenChoice& how);
+//   given_UK  undefined, or the choices of a pass before, to be repeated
+// Throws Error where it cannot.
+ChosenExperts choose_experts(const at::Tensor& logits_UE, const at::Tensor& bias_E, const TokenChoice& how,
+                             const at::Tensor& given_UK = {});
 
 }  // namespace conclave::ops

@@ -38,6 +38,7 @@ struct ExpertGradients {
 // Choosing experts (choice.h); counts_E and non_finite [1] int32. Gradients that are undefined are zero.
 struct RouterPass {
   TokenChoice how = {};
+  bool repeats = false;  // chosen_UK is given
   at::Tensor logits_UE = {}, bias_E = {};
   at::Tensor chosen_UK = {}, weight_UK = {}, scores_UE = {}, counts_E = {}, non_finite = {};
 };

@@ -76,12 +76,11 @@ class TopKRouter : public Router {
     Scores scores = {};           // in stages
   };
 
-  // By one kernel: whatever looks at nothing but a unit's own scores. Not a pass that repeats choices, nor
-  // where weights depend on what was dropped.
+  // By one kernel: whatever looks at nothing but a unit's own scores.
   std::optional<Choice> in_one_pass(const at::Tensor& logits_UE, const ForwardContext& context,
                                     RouterTrace& trace) const {
-    if (options_.on_nonfinite != NonFinitePolicy::kError || !context.replay.empty() ||
-        chance_decides(context.phase) || options_.capacity.renormalize_after_drop)
+    if (options_.on_nonfinite != NonFinitePolicy::kError || chance_decides(context.phase) ||
+        options_.capacity.renormalize_after_drop)
       return std::nullopt;
     ops::TokenChoice how{.top_k = options_.top_k,
                          .sigmoid = options_.score_function == ScoreFunction::kSigmoid,
@@ -92,14 +91,18 @@ class TopKRouter : public Router {
       how.topk_groups = limit->topk_groups;
       how.group_top2 = limit->group_score == GroupScore::kTop2Sum;
     }
-    const auto all = ops::choose_experts(logits_UE, bias_, how);
-    if (!all) return std::nullopt;
-    refuse_non_finite(all->non_finite, logits_UE.numel(), shape_.layer, trace);
+    if (!ops::can_choose_experts(logits_UE, how)) return std::nullopt;
+    ops::ChosenExperts all;
+    const auto choose = [&](const at::Tensor& given_UK) {
+      all = ops::choose_experts(logits_UE, bias_, how, given_UK);
+      return all.chosen_UK;
+    };
+    const auto chosen_UK = trace.decisions.decide([&] { return choose({}); });
+    if (!all.chosen_UK.defined()) choose(chosen_UK);  // decided in a pass before
+    refuse_non_finite(all.non_finite, logits_UE.numel(), shape_.layer, trace);
     trace.logits_UE = logits_UE;
-    trace.probs_UE = all->scores_UE;
-    return Choice{.chosen_UK = trace.decisions.decide([&] { return all->chosen_UK; }),
-                  .weight_UK = all->weight_UK,
-                  .requested_E = all->counts_E};
+    trace.probs_UE = all.scores_UE;
+    return Choice{.chosen_UK = chosen_UK, .weight_UK = all.weight_UK, .requested_E = all.counts_E};
   }
 
   Choice in_stages(const at::Tensor& logits_UE, const UnitMap& units, const ForwardContext& context,
