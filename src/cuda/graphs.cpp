@@ -33,6 +33,9 @@ class Graphs : public ops::DeviceGraphs {
     api_->begin_capture();
     try {
       body();
+    } catch (const c10::OutOfMemoryError&) {  // the caller says who holds what
+      api_->abandon_capture();
+      throw;
     } catch (const c10::Error& error) {
       api_->abandon_capture();
       throw Error(

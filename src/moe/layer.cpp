@@ -107,7 +107,7 @@ at::Tensor MoeLayer::run(const at::Tensor& x, ForwardContext& context) {
     const auto y_UD = run_units(x_RD.index_select(0, tokens.row_of_unit_U), context);
     return at::zeros_like(x_RD).index_copy(0, tokens.row_of_unit_U, y_UD).view(x.sizes());
   }
-  if (recorded_ && context.phase == Phase::kTrain && c10::GradMode::is_enabled()) {
+  if (recorded_ && context.phase == Phase::kTrain && context.replay.empty() && c10::GradMode::is_enabled()) {
     auto state = parameters();
     for (auto& buffer : buffers()) state.push_back(std::move(buffer));
     return recorded_

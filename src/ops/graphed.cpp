@@ -158,7 +158,8 @@ std::vector<at::Tensor> Graphed::operator()(const std::vector<at::Tensor>& input
       continue;
     }
     const auto &got = inputs[i], &recorded = r.sources[i];
-    CONCLAVE_CHECK(described(got) == described(recorded),
+    CONCLAVE_CHECK(got.sizes() == recorded.sizes() && got.scalar_type() == recorded.scalar_type() &&
+                       got.device() == recorded.device(),
                    fmt::format("Graphed: input {} was recorded as {}, and is {}", i, described(recorded),
                                described(got)));
   }

@@ -44,9 +44,12 @@ std::string out_of_memory_text(const std::string& what, const std::vector<nn::Ta
   std::vector<std::string> knobs;
   if (const auto rows = config.training.micro_batch_size; rows > 1)
     knobs.push_back(fmt::format("training.micro_batch_size={} (is {})", rows / 2, rows));
-  if (config.training.recompute != model::Recompute::kFull) knobs.push_back("training.recompute=full");
+  const bool recorded = config.model.moe && config.model.moe->cuda_graph;
+  if (recorded) knobs.push_back("model.moe.cuda_graph=false");
+  if (!recorded && config.training.recompute != model::Recompute::kFull)
+    knobs.push_back("training.recompute=full");
   const auto& parallelism = config.parallelism;
-  if (config.model.moe && parallelism.expert_parallel_size < config.model.moe->num_experts) {
+  if (config.model.moe && !recorded && parallelism.expert_parallel_size < config.model.moe->num_experts) {
     knobs.push_back(fmt::format("parallelism.expert_parallel_size={} on as many ranks",
                                 2 * parallelism.expert_parallel_size));
   }

@@ -97,6 +97,14 @@ TEST(Graphs, a_body_that_fails_leaves_nothing_recorded) {
             undone);
 }
 
+TEST(Graphs, running_out_of_memory_stays_what_it_is) {
+  const auto calls = calls_of([](ops::DeviceGraphs& graphs) {
+    EXPECT_THROW(graphs.record([] { TORCH_CHECK_WITH(OutOfMemoryError, false, "no bytes"); }),
+                 c10::OutOfMemoryError);
+  });
+  EXPECT_EQ(calls.at(3), "abandon_capture");
+}
+
 TEST(Graphs, what_fails_itself_is_undone_as_far_as_it_came) {
   const auto calls_when = [](const std::string& fails) {
     return calls_of(

@@ -33,6 +33,10 @@ class FarRun : public SmallRun {
     train_far(read(run, all), hooks);
     return waits.at(3) - waits.at(2);
   }
+  // small.yaml as layers can be recorded.
+  const std::vector<std::string> small_bf16_ = {
+      "device=cuda",          "model.moe.router.jitter_eps=0", "training.precision=bf16",
+      "model.hidden_size=24", "model.num_key_value_heads=1",   "model.moe.moe_intermediate_size=16"};
 };
 
 TEST_F(FarRun, trains_as_on_the_host) {
@@ -65,12 +69,9 @@ TEST_F(FarRun, trains_in_bf16_as_on_the_host_up_to_rounding) {
 // Recorded layers, over micro-batches, beside auxiliary losses and a selection bias that moves.
 TEST_F(FarRun, recorded_layers_train_like_those_that_run) {
   far::install_emulated_kernels();
-  const std::vector<std::string> plain = {
-      "device=cuda",          "model.moe.router.jitter_eps=0", "training.precision=bf16",
-      "model.hidden_size=24", "model.num_key_value_heads=1",   "model.moe.moe_intermediate_size=16"};
-  auto recorded = plain;
+  auto recorded = small_bf16_;
   recorded.push_back("model.moe.cuda_graph=true");
-  train_far(read("plain", plain));
+  train_far(read("plain", small_bf16_));
   const auto config = read("recorded", recorded);
   const auto before = far::num_replays();
   train_far(config);
@@ -134,14 +135,22 @@ TEST_F(FarRun, running_out_of_memory_says_who_holds_what_and_what_helps) {
   hooks.on_step = [&](const StepReport& report) {
     if (report.step == 2) far::limit_memory(100 << 10);
   };
-  const auto text = failure([&] { train_far(read("large"), hooks); });
-  far::limit_memory(SIZE_MAX);
+  const auto text_of = [&](const std::string& run, const std::vector<std::string>& overrides) {
+    const auto text = failure([&] { train_far(read(run, overrides), hooks); });
+    far::limit_memory(SIZE_MAX);
+    return text;
+  };
+  const auto text = text_of("large", {});
   for (const char* part : {"out of memory on hpu:0: parameters hold ", "gradients ", "moments ",
                            "training.micro_batch_size=1 (is 3), training.recompute=full, "
                            "parallelism.expert_parallel_size=2 on as many ranks",
                            "the device has no "})
     EXPECT_TRUE(has(text, part)) << text;
   EXPECT_TRUE(has(bytes(folder_ / "large" / "STATUS.json"), "out of memory"));
+  auto recorded = small_bf16_;
+  recorded.push_back("model.moe.cuda_graph=true");
+  const auto of_recorded = text_of("recorded_large", recorded);
+  EXPECT_TRUE(has(of_recorded, "(is 3), model.moe.cuda_graph=false, data.seq_length=")) << of_recorded;
 }
 
 }  // namespace
