@@ -96,12 +96,8 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(RouterForward<floa
 }  // namespace
 
 bool router_takes(const RouterShape& s) {
-  const bool groups =
-      s.num_groups == 0 || (s.num_groups <= kMaxRouterGroups && s.num_experts % s.num_groups == 0 &&
-                            s.num_experts / s.num_groups >= (s.group_top2 ? 2 : 1) && s.topk_groups >= 1 &&
-                            s.topk_groups <= s.num_groups);
-  return s.num_experts >= 1 && s.num_experts <= kMaxRouterExperts && s.top_k >= 1 &&
-         s.top_k <= kMaxRouterChoices && s.top_k <= s.num_experts && groups;
+  return is_possible(s) && s.num_experts <= kMaxRouterExperts && s.top_k <= kMaxRouterChoices &&
+         s.num_groups <= kMaxRouterGroups;
 }
 
 int64_t router_scratch_bytes(const RouterShape& s) {

@@ -20,6 +20,15 @@ struct RouterShape {
   bool group_top2 = true;
 };
 
+// Whether a shape means anything.
+inline bool is_possible(const RouterShape& s) {
+  const int64_t group = s.num_groups > 0 ? s.num_experts / s.num_groups : 0;
+  const bool groups = s.num_groups == 0 || (s.num_groups > 0 && s.num_experts % s.num_groups == 0 &&
+                                            group >= (s.group_top2 ? 2 : 1) && s.topk_groups >= 1 &&
+                                            s.topk_groups <= s.num_groups);
+  return s.num_experts >= 1 && s.top_k >= 1 && s.top_k <= s.num_experts && groups;
+}
+
 // Without a bias, or where it is zero for all experts, the logits decide (a score may underflow, a logit does
 // not) and groups are compared by logarithms; with one it is score + bias. A logit that is not finite is
 // never chosen, has score 0 and counts in non_finite. With fewer than top_k others, the last entries of

@@ -21,8 +21,11 @@ constexpr auto kCuda = c10::DeviceType::CUDA;
 
 void check_graph(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return;
-  throw Error(
-      fmt::format("CUDA graphs: {} failed: {} ({})", what, cudaGetErrorString(code), cudaGetErrorName(code)));
+  (void)cudaGetLastError();  // it was told
+  const auto text =
+      fmt::format("CUDA graphs: {} failed: {} ({})", what, cudaGetErrorString(code), cudaGetErrorName(code));
+  TORCH_CHECK_WITH(OutOfMemoryError, code != cudaErrorMemoryAllocation, text);
+  throw Error(text);
 }
 
 // Apart from the numbers that LibTorch gives its own graphs, which count up from 1.

@@ -44,6 +44,9 @@ at::Tensor Generator::next_logits(std::span<const int32_t> tokens) {
   context.phase = moe::Phase::kGenerate;
   context.step = step_;
   const auto logits = model_.extend(tokens, state_, context);
+  moe::RefusedLogits refused;
+  refused.add(context.traces);
+  refused.check();
   // Rows of the head behind the tokenizer's ids stand for no text.
   return logits.select(0, logits.size(0) - 1).narrow(0, 0, tokenizer_->vocab_size());
 }

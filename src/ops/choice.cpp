@@ -31,16 +31,16 @@ struct ChooseExperts : public torch::autograd::Function<ChooseExperts> {
                                const std::optional<at::Tensor>& given_UK, const TokenChoice& how) {
     const auto logits = logits_UE.contiguous();
     const auto ints = logits.options().dtype(at::kInt);
-    const RouterPass pass{
-        .how = how,
-        .repeats = given_UK.has_value(),
-        .logits_UE = logits,
-        .bias_E = bias_E.value_or(at::Tensor()),
-        .chosen_UK = given_UK ? given_UK->clone() : at::empty({logits.size(0), how.top_k}, ints),
-        .weight_UK = at::empty({logits.size(0), how.top_k}, logits.options()),
-        .scores_UE = at::empty_like(logits),
-        .counts_E = at::empty({logits.size(1)}, ints),
-        .non_finite = at::empty({1}, ints)};
+    const RouterPass pass{.how = how,
+                          .repeats = given_UK.has_value(),
+                          .logits_UE = logits,
+                          .bias_E = bias_E.value_or(at::Tensor()),
+                          .chosen_UK = given_UK ? given_UK->clone(at::MemoryFormat::Contiguous)
+                                                : at::empty({logits.size(0), how.top_k}, ints),
+                          .weight_UK = at::empty({logits.size(0), how.top_k}, logits.options()),
+                          .scores_UE = at::empty_like(logits),
+                          .counts_E = at::empty({logits.size(1)}, ints),
+                          .non_finite = at::empty({1}, ints)};
     kernels_of(logits, "choose_experts").router(pass);
     const auto counts_E = pass.counts_E.to(at::kLong), non_finite = pass.non_finite.to(at::kLong).squeeze(0);
     ctx->save_for_backward({logits, pass.chosen_UK});
@@ -74,9 +74,15 @@ bool can_choose_experts(const at::Tensor& logits_UE, const TokenChoice& how) {
 ChosenExperts choose_experts(const at::Tensor& logits_UE, const at::Tensor& bias_E, const TokenChoice& how,
                              const at::Tensor& given_UK) {
   CONCLAVE_CHECK(logits_UE.dim() == 2 &&
-                     (!bias_E.defined() || (bias_E.scalar_type() == at::kFloat && bias_E.is_contiguous() &&
-                                            bias_E.numel() == logits_UE.size(1))),
-                 "choose_experts: expected logits [U, E] and a bias [E] in fp32");
+                     (!bias_E.defined() ||
+                      (bias_E.scalar_type() == at::kFloat && bias_E.is_contiguous() &&
+                       bias_E.numel() == logits_UE.size(1) && bias_E.device() == logits_UE.device())),
+                 "choose_experts: expected logits [U, E], and a bias [E] in fp32 beside them");
+  CONCLAVE_CHECK(
+      !given_UK.defined() ||
+          (given_UK.dim() == 2 && given_UK.size(0) == logits_UE.size(0) && given_UK.size(1) == how.top_k &&
+           given_UK.scalar_type() == at::kInt && given_UK.device() == logits_UE.device()),
+      "choose_experts: expected the choices of a pass before, int32 [U, K], beside the logits");
   CONCLAVE_CHECK(
       can_choose_experts(logits_UE, how),
       fmt::format("choose_experts: no kernel for {} of {} experts in {} on {}", how.top_k, logits_UE.size(1),

@@ -129,8 +129,8 @@ void cpu_select_top_k(const at::Tensor& scores, const at::Tensor& chosen) {
 constexpr int64_t kRouterChunk = 256;  // units of which one loop counts the choices
 
 bool cpu_takes_router(const TokenChoice& how, int64_t num_experts, c10::ScalarType type) {
-  return (type == at::kFloat || type == at::kDouble) && how.top_k <= num_experts &&
-         (how.num_groups == 0 || num_experts % how.num_groups == 0);
+  return (type == at::kFloat || type == at::kDouble) &&
+         kernels::is_possible(router_shape(how, 0, num_experts));
 }
 
 void cpu_router(const RouterPass& pass) {

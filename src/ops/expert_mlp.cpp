@@ -83,6 +83,9 @@ at::Tensor expert_mlp(const Rows& rows, const at::Tensor& weights_A, const at::T
                      w13_E2FD.size(2) == rows.source_SD.size(1) && w13_E2FD.size(1) == 2 * w2_EDF.size(2) &&
                      w2_EDF.size(1) == rows.source_SD.size(1) && w2_EDF.size(0) == rows.num_experts(),
                  "expert_mlp: weights must be [E, 2F, D] and [E, D, F] for rows of width D and E experts");
+  CONCLAVE_CHECK(rows.rows_N.defined() && rows.source_offsets_S1.defined() &&
+                     rows.source_offsets_S1.numel() == rows.source_SD.size(0) + 1,
+                 "expert_mlp: rows need their inverse map, with one offset more than there are source rows");
   CONCLAVE_CHECK(weights_A.dim() == 1 && weights_A.size(0) == rows.num_rows() &&
                      weights_A.scalar_type() == wide && w13_E2FD.scalar_type() == wide &&
                      w2_EDF.scalar_type() == wide,

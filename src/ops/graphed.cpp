@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -54,7 +55,8 @@ struct Graphed::Recording {
   variable_list outputs = {};
   std::vector<size_t> sources_with, outputs_with;  // a gradient
   variable_list d_outputs = {}, d_sources = {};    // of those
-  int64_t calls = 0;
+  int64_t calls = 0, last_backward = 0;            // the last call, and the one whose backward pass ran last
+  c10::Device device() const { return sources[0].device(); }
 };
 
 namespace {
@@ -68,6 +70,7 @@ struct Replay : public torch::autograd::Function<Replay> {
   // `sources` tells autograd what the outputs depend on.
   static variable_list forward(AutogradContext* ctx, at::TensorList sources,
                                const std::shared_ptr<Graphed::Recording>& r) {
+    const c10::DeviceGuard on_its_device(r->device());
     for (size_t i = 0; i < r->num_inputs; ++i) r->sources[i].copy_(sources[i]);
     r->graphs->replay(kForward);
     variable_list outputs, without;
@@ -90,6 +93,10 @@ struct Replay : public torch::autograd::Function<Replay> {
     CONCLAVE_CHECK(ctx->saved_data["call"].toInt() == r->calls,
                    "Graphed: the function was called again before this backward pass, which overwrote what "
                    "it needs; run the backward pass of each call before the next call");
+    CONCLAVE_CHECK(r->last_backward < r->calls,
+                   "Graphed: a call has one backward pass, which overwrites what it needs");
+    r->last_backward = r->calls;
+    const c10::DeviceGuard on_its_device(r->device());
     for (size_t i = 0; i < r->outputs_with.size(); ++i) {
       const auto& grad = grads[r->outputs_with[i]];
       if (grad.defined()) r->d_outputs[i].copy_(grad);
@@ -97,7 +104,13 @@ struct Replay : public torch::autograd::Function<Replay> {
     }
     r->graphs->replay(kBackward);
     variable_list d_sources(r->sources.size() + 1);  // and of the recording
-    for (size_t i = 0; i < r->sources_with.size(); ++i) d_sources[r->sources_with[i]] = r->d_sources[i];
+    for (size_t i = 0; i < r->sources_with.size(); ++i) {
+      const size_t source = r->sources_with[i];
+      const auto& d = r->d_sources[i];
+      // Who gets the gradient of an input may keep it as it is, also through a view. Those of parameters are
+      // added to what the parameters have, or copied, since they are held here.
+      d_sources[source] = source < r->num_inputs && d.defined() ? d.clone() : d;
+    }
     return d_sources;
   }
 };
@@ -113,6 +126,14 @@ Graphed::Graphed(const Function& function, const std::vector<at::Tensor>& inputs
                    fmt::format("Graphed: one input is on {} and another on {}", inputs[0].device().str(),
                                input.device().str()));
   }
+  // Such a graph's gradients are added up in another stream than the one that records, which cannot wait.
+  for (const auto& p : parameters) {
+    CONCLAVE_CHECK(
+        !torch::autograd::impl::try_get_grad_accumulator(p),
+        "Graphed: something that was computed with a parameter is still there, with its graph; let "
+        "go of losses and outputs before a function is recorded");
+  }
+  const c10::DeviceGuard on_its_device(inputs[0].device());
   auto& r = *recording_;
   r.graphs = kernels_of(inputs[0], "Graphed").graphs();
   r.num_inputs = inputs.size();

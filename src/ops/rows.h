@@ -15,14 +15,14 @@ namespace conclave::ops {
 at::Tensor gather(const at::Tensor& source_SD, const at::Tensor& index_N, int64_t padded,
                   c10::ScalarType dtype);
 
-// out[u] = sum of the rows of u in their order, in `dtype`.
-at::Tensor sum_rows(const at::Tensor& rows_AD, const at::Tensor& offsets, const at::Tensor& row_of,
-                    int64_t count, c10::ScalarType dtype);
-
-// The same by the inverse map, reading every source row once: out[rows_N[j]] = source[s] for the pairs j of
+// A gather by the inverse map, reading every source row once: out[rows_N[j]] = source[s] for the pairs j of
 // s. Rows that no pair names are zero if `zero`, else anything.
 at::Tensor permute(const at::Tensor& source_SD, const at::Tensor& offsets_S1, const at::Tensor& rows_N,
                    int64_t num_rows, bool zero = false);
+
+// out[u] = sum of the rows of u in their order, in `dtype`.
+at::Tensor sum_rows(const at::Tensor& rows_AD, const at::Tensor& offsets, const at::Tensor& row_of,
+                    int64_t count, c10::ScalarType dtype);
 
 struct ExpertRows {
   int64_t expert = 0, first = 0, count = 0;

@@ -153,8 +153,12 @@ void check_graph(const RunConfig& config, const moe::Registry& registry, bool gp
            "use topk or expert_choice with constant values, without jitter, noise, random order or a second "
            "expert by chance");
   }
-  if (config.parallelism.expert_parallel_size > 1)
-    refuse("exchanges between ranks are not recorded", "write parallelism.expert_parallel_size: 1");
+  const auto dispatcher = moe.dispatcher.type;
+  const bool local =
+      dispatcher == model::DispatcherType::kAuto || dispatcher == model::DispatcherType::kLocal;
+  if (config.parallelism.expert_parallel_size > 1 || !local)
+    refuse("exchanges between ranks are not recorded",
+           "write parallelism.expert_parallel_size: 1, and model.moe.dispatcher.type: auto");
   if (config.training.recompute != model::Recompute::kNone)
     refuse("a recorded layer is not recomputed", "write training.recompute: none");
   if (config.data.packing != data::Packing::kConcat)

@@ -94,10 +94,39 @@ TEST(Graphed, refuses_what_it_cannot_repeat) {
   second[0].sum().backward();
   EXPECT_NE(message_of([&] { first[0].sum().backward(); }).find("called again before this backward pass"),
             std::string::npos);
+  EXPECT_NE(message_of([&] { second[0].sum().backward(); }).find("a call has one backward pass"),
+            std::string::npos);
+  const auto loss = w.sum();
+  EXPECT_NE(message_of([&] {
+              ops::Graphed again([&](const Tensors& in) { return squares(in, w); }, {x}, {w});
+            }).find("let go of losses and outputs"),
+            std::string::npos);
 }
 
 const DeviceSize kSmall{
     .width = 8, .inner = 12, .parameters = at::kFloat, .rows = at::kFloat, .tolerance = 0};
+
+// Also where only a view of the input goes in, whose gradient nobody but its leaf holds.
+TEST(Graphed, gradients_of_an_input_add_up_over_calls) {
+  install_host_kernels();
+  const auto w = there(normal({3, 2}, 1));
+  const auto x = there(normal({12}, 2), true), x_eager = there(normal({12}, 2), true);
+  const ops::Graphed graphed([&](const Tensors& in) { return squares(in, w); }, {x.view({4, 3})}, {});
+  for (const double factor : {1.0, 3.0}) {
+    graphed({x.mul(factor).view({4, 3})})[0].sum().backward();
+    squares({x_eager.mul(factor).view({4, 3})}, w)[0].sum().backward();
+  }
+  graphed({x.view({4, 3})})[0].sum().backward();
+  squares({x_eager.view({4, 3})}, w)[0].sum().backward();
+  graphed({x.view({4, 3})})[0].sum().mul(2).backward();
+  squares({x_eager.view({4, 3})}, w)[0].sum().mul(2).backward();
+  EXPECT_TRUE(x.grad().equal(x_eager.grad()));
+  const auto y = there(normal({12}, 3), true);
+  graphed({y.view({4, 3})})[0].sum().backward();
+  const auto first = y.grad().cpu();
+  graphed({x.view({4, 3})})[0].sum().backward();
+  EXPECT_TRUE(y.grad().cpu().equal(first)) << "overwritten by the next call";
+}
 
 std::shared_ptr<MoeLayer> plain_layer(bool cuda_graph) {
   return layer_on(kDevice, {"topk", topk_entry(), config::AnyOptions(TopKOptions{})}, kSmall, cuda_graph);

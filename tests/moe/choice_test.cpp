@@ -2,6 +2,8 @@
 // Choosing experts by one kernel is choosing them stage by stage, in values and gradients.
 #include "conclave/ops/choice.h"
 
+#include <ATen/ops/zeros.h>
+
 #include "conclave/core/error.h"
 #include "conclave/ops/kernel_table.h"
 #include "moe/recorded_law.h"
@@ -78,7 +80,15 @@ TEST(ChooseExperts, what_it_is_not_made_for_is_told) {
   EXPECT_FALSE(ops::can_choose_experts(logits, {.top_k = 5}));
   EXPECT_FALSE(ops::can_choose_experts(logits, {.top_k = 2, .num_groups = 3, .topk_groups = 1}));
   EXPECT_THROW(ops::choose_experts(logits, {}, {.top_k = 5}), Error);
+  EXPECT_FALSE(ops::can_choose_experts(logits, {.top_k = 0}));
+  EXPECT_FALSE(ops::can_choose_experts(logits, {.top_k = 1, .num_groups = 4, .topk_groups = 1})) << "of one";
+  EXPECT_TRUE(
+      ops::can_choose_experts(logits, {.top_k = 1, .num_groups = 4, .topk_groups = 1, .group_top2 = false}));
+  EXPECT_FALSE(ops::can_choose_experts(logits, {.top_k = 2, .num_groups = 2, .topk_groups = 0}));
   EXPECT_THROW(ops::choose_experts(logits, normal({4}, 2), {.top_k = 2}), Error) << "a bias in fp64";
+  const auto given = at::zeros({3, 2}, at::kInt);
+  EXPECT_THROW(ops::choose_experts(logits, {}, {.top_k = 2}, given.to(at::kLong)), Error);
+  EXPECT_THROW(ops::choose_experts(logits, {}, {.top_k = 3}, given), Error);
   EXPECT_THROW(ops::choose_experts(logits, normal({3}, 2).to(at::kFloat), {.top_k = 2}), Error);
   const auto none = ops::choose_experts(logits.narrow(0, 0, 0), {}, {.top_k = 2});
   EXPECT_EQ(none.weight_UK.sizes(), (std::vector<int64_t>{0, 2}));

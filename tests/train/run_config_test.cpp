@@ -200,6 +200,8 @@ TEST_F(RunConfigKeys, a_layer_that_cannot_be_recorded_says_why) {
   EXPECT_TRUE(has(with("model.moe.router.capacity={factor: {schedule: linear, from: 1, to: 2, end_step: 9}}"),
                   "follows a schedule"));
   EXPECT_TRUE(has(with("parallelism.expert_parallel_size=2"), "exchanges between ranks"));
+  EXPECT_TRUE(has(with("model.moe.dispatcher.type=all_to_all"), "exchanges between ranks"));
+  EXPECT_EQ(with("model.moe.dispatcher.type=local"), "");
   EXPECT_TRUE(has(with("training.recompute=full"), "not recomputed"));
   EXPECT_TRUE(has(with("data.packing=none"), "rows end in padding"));
   EXPECT_TRUE(has(with("training.precision=fp32"), "one after the other"));

@@ -51,9 +51,9 @@ struct MoeLayerOptions {
   bool pad_to_capacity = false;
   // On a device: a training pass over rows without padding is recorded once for each shape, with its
   // backward, and replayed (ops/graphed.h). Its router must be one whose Caps say same_launches; run the
-  // backward pass before the next run, and run from one thread at a time. A trace's tensors are overwritten
-  // by the next run, but for its counts. Not with expert_parallel; a pass that repeats the decisions of
-  // another is not recorded.
+  // backward pass before the next run, and run from one thread at a time. The next run overwrites what
+  // this one returned and its trace's tensors, but for its counts. Not with expert_parallel; a pass that
+  // repeats the decisions of another is not recorded.
   bool cuda_graph = false;
   c10::ScalarType dtype = c10::ScalarType::Float;  // of the parameters; fp32 ones take fp32 and bf16 inputs
 };

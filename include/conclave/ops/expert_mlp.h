@@ -17,8 +17,9 @@ struct Rows {
   at::Tensor source_SD = {};          // [S, D] floating, differentiable
   at::Tensor row_source_A = {};       // [A] int32
   at::Tensor expert_offsets_E1 = {};  // [E + 1] int32
-  // The inverse map, for the gradient of the source: rows_N[j], j in [source_offsets[s], source_offsets[s +
-  // 1]), are the rows made from source row s; -1 is skipped.
+  // The inverse map, by which rows are made on devices and gradients of the source everywhere: rows_N[j], j
+  // in [source_offsets[s], source_offsets[s + 1]), are the rows made from source row s; -1 is skipped. It
+  // names every row of an expert.
   at::Tensor source_offsets_S1 = {};  // [S + 1] int32
   at::Tensor rows_N = {};             // [N] int32
 
@@ -46,7 +47,7 @@ at::Tensor expert_mlp(const Rows& rows, const at::Tensor& weights_A, const at::T
 //   whole  every row that anybody reads has a pair. The gradient of others is then anything; else it is 0,
 //          which costs a pass over all rows.
 at::Tensor combine_rows(const at::Tensor& rows_AD, const at::Tensor& unit_offsets_U1,
-                        const at::Tensor& row_of_pair_N, bool whole = true);
+                        const at::Tensor& row_of_pair_N, bool whole = false);
 
 // x [..., 2F] -> silu(first half) * second half, [..., F]; saves x only.
 at::Tensor swiglu(const at::Tensor& gate_up);

@@ -19,12 +19,13 @@ class Graphed {
   //   inputs      defined tensors on one device; those that require a gradient get one
   //   parameters  leaves that `function` reads; those that require a gradient get one
   // Throws Error: the device records nothing (the CPU), an input lies elsewhere, `function` waits for the
-  // device or reads memory of the host.
+  // device or reads memory of the host, or a graph that holds a parameter is still alive.
   Graphed(const Function& function, const std::vector<at::Tensor>& inputs,
           const std::vector<at::Tensor>& parameters);
 
   // The function's outputs for other inputs of the same shapes and types. The next call overwrites them, and
-  // whoever still wants their gradients gets an Error.
+  // gradients of parameters that torch::autograd::grad returned; whoever still wants gradients of them, or
+  // wants them twice, gets an Error. From one thread at a time.
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs) const;
 
   struct Recording;

@@ -40,8 +40,8 @@ class AllGatherDispatcher : public RanksDispatcher {
   at::Tensor combine(const SparsePlan&, DispatchLayout& layout, const Dispatched& dispatched,
                      const at::Tensor& y_AD) override {
     const auto& rows = dispatched.rows;
-    return ops::sum_to_ranks(ops::combine_rows(y_AD, rows.source_offsets_S1, rows.rows_N), layout.units_P(),
-                             ranks_);
+    return ops::sum_to_ranks(ops::combine_rows(y_AD, rows.source_offsets_S1, rows.rows_N, /*whole=*/true),
+                             layout.units_P(), ranks_);
   }
 
  private:

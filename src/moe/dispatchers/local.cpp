@@ -18,7 +18,7 @@ class LocalDispatcher : public Dispatcher {
   }
   at::Tensor combine(const SparsePlan& plan, DispatchLayout&, const Dispatched&,
                      const at::Tensor& y_AD) override {
-    return ops::combine_rows(y_AD, plan.unit_offsets_U1, plan.row_of_pair_N);
+    return ops::combine_rows(y_AD, plan.unit_offsets_U1, plan.row_of_pair_N, /*whole=*/true);
   }
 };
 

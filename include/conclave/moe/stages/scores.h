@@ -19,12 +19,12 @@ const std::vector<std::pair<std::string, NonFinitePolicy>>& non_finite_names();
 // see RefusedLogits), or replaced by -inf: a score of 0 that is never selected.
 at::Tensor checked_logits(const at::Tensor& logits_UE, NonFinitePolicy policy, int layer, RouterTrace& trace);
 
-// Scores of all experts. `log_UE` is exact where a score underflows. A unit whose logits were masked whole
-// has logits 0 here, so that losses stay finite; `masked_UE` (undefined: none) says what may not be selected.
 // Logits that are not finite where they have to be. `count` [] int64 of `of` logits: on the CPU throws Error
 // (kind kDiverged) unless it is 0; on a device it is left in the trace, to be refused later (RefusedLogits).
 void refuse_non_finite(const at::Tensor& count, int64_t of, int layer, RouterTrace& trace);
 
+// Scores of all experts. `log_UE` is exact where a score underflows. A unit whose logits were masked whole
+// has logits 0 here, so that losses stay finite; `masked_UE` (undefined: none) says what may not be selected.
 struct Scores {
   at::Tensor logits_UE = {}, log_UE = {}, probs_UE = {};
   // Logarithms up to a constant per unit (logits under softmax): enough to compare and to renormalise, and
