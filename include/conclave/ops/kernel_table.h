@@ -18,8 +18,10 @@ namespace conclave::ops {
 
 // Contracts are those of the headers in kernels/. Tensors are contiguous and live on the device; outputs are
 // allocated by the caller and written whole, but for rows that permute_rows is not told of. Storage types and
-// widths are checked by the caller. A bank of SwiGLU experts over rows sorted by expert; the legend is that
-// of expert_mlp.h. Rows behind those of the last expert may be left as they are.
+// widths are checked by the caller.
+
+// A bank of SwiGLU experts over rows sorted by expert; the legend is that of expert_mlp.h. Rows behind those
+// of the last expert may be left as they are.
 struct ExpertPass {
   at::Tensor x_SD = {}, s_A = {}, w13_E2FD = {}, w2_EDF = {};
   at::Tensor row_source_A = {}, offsets_E1 = {};     // int32
